@@ -1,0 +1,50 @@
+"""Arrays kept on disk by fingerprint and read back memory-mapped: latents, embeddings, features."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def default_cache_folder() -> Path:
+    """`MEMCONTROL_CACHE`, else the user's cache folder."""
+    if named := os.environ.get("MEMCONTROL_CACHE"):
+        return Path(named)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "memcontrol"
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A folder of `.npy` files, each named by the fingerprint of everything that decides its content."""
+
+    folder: Path
+
+    def array(
+        self, kind: str, key: str, shape: tuple[int, ...], fill: Callable[[NDArray[np.float32]], None]
+    ) -> NDArray[np.float32]:
+        """The stored array, memory-mapped; made by `fill` (which writes into a new `shape` float32 array) if missing.
+
+        A file appears whole or not at all, so an interrupted or concurrent run leaves nothing half-written.
+        """
+        path = self.folder / kind / f"{key.removeprefix('sha256:')}.npy"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+            os.close(handle)
+            try:
+                target = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
+                fill(target)
+                target.flush()
+                os.replace(partial, path)
+            finally:
+                Path(partial).unlink(missing_ok=True)
+        stored: NDArray[Any] = np.load(path, mmap_mode="r")
+        return stored

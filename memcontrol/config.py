@@ -1,0 +1,149 @@
+"""One validated object per run, in and out of YAML; every default of a search stands here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from memcontrol.errors import MemControlError
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseModel):
+    """Base of every configuration section: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Settings):
+    """Where images come from and how they are split.
+
+    Attributes:
+        source: `brain`, `faces`, `digits`, or a path (folder, CSV or XLSX table, `.npz`), or `hf:NAME` for Hugging Face.
+        train_size: distinct training images.
+        repeat: `F:K`, a fraction F of the training images repeated K times in an epoch; None for no repeats.
+        fidelity, copying, confirmation: images asked for in each held-out set; finite sources give what they have.
+        caption_column, path_column, subject_column, split_column: columns of a table or of metadata.
+        captions: `column` reads them, `none` gives every image an empty caption.
+        bad_images: what to do with an image that does not decode.
+    """
+
+    source: str = "brain"
+    train_size: Positive = 32
+    repeat: str | None = None
+    fidelity: Positive = 512
+    copying: Positive = 512
+    confirmation: Positive = 512
+    caption_column: str = "text"
+    path_column: str | None = None
+    subject_column: str = "subject_id"
+    split_column: str = "split"
+    captions: Literal["column", "none"] = "column"
+    bad_images: Literal["error", "skip"] = "error"
+
+
+class TuningConfig(Settings):
+    """The inner loop.
+
+    Attributes:
+        steps: optimizer steps of a candidate.
+        warmup: share of the steps over which the learning rate rises; it then falls along a cosine to zero.
+        caption_dropout: probability that a caption is replaced by the empty one.
+        clip: largest gradient norm.
+        ema_decay: decay of the average of the tuned tensors that is sampled from; 0 samples the last tensors.
+        mixed_precision: as accelerate names it.
+    """
+
+    steps: Positive = 300
+    batch: Positive = 16
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    caption_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.98
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+
+
+class SamplingConfig(Settings):
+    """How images are generated: DPM-Solver++, few steps, guidance in one batch."""
+
+    images: Positive = 256
+    steps: Positive = 12
+    guidance: Annotated[float, Field(ge=1)] = 2.0
+    batch: Positive = 64
+
+
+class ScoringConfig(Settings):
+    """What is optimised and what else is reported, each named `measure@encoder`."""
+
+    objectives: tuple[str, ...] = ("fd@efficientnet-lite0", "copy_gap@pixels")
+    reported: tuple[str, ...] = (
+        "kid@efficientnet-lite0",
+        "amd@efficientnet-lite0",
+        "copy_gap@efficientnet-lite0",
+        "copy_gap_raw@pixels",
+        "copy_tail@pixels",
+        "closer_share@pixels",
+        "nn_ratio_share@pixels",
+    )
+    components: Positive = 16
+    permutations: Positive = 200
+    reward_weights: tuple[float, ...] = (0.5, 0.5)
+
+
+class SearchConfig(Settings):
+    """The outer loop.
+
+    Attributes:
+        budget: total of completed and pruned candidates, baselines included, over all resumed parts of the run.
+        sampler: an Optuna sampler, or `auto` to choose by budget and space.
+        trajectory_rates: learning rates of the full fine-tuning reference.
+        trajectory_points: at which shares of `tuning.steps` that reference is scored.
+    """
+
+    budget: Annotated[int, Field(ge=1)] = 50
+    sampler: Literal["auto", "gp", "tpe", "nsga2", "random"] = "auto"
+    trajectory_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    trajectory_points: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)
+
+
+class RunConfig(Settings):
+    """Everything that decides a run's scores."""
+
+    data: DataConfig = DataConfig()
+    model: str = "tiny"
+    space: str = "stage-kinds"
+    seed: Annotated[int, Field(ge=0)] = 0
+    tuning: TuningConfig = TuningConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    scoring: ScoringConfig = ScoringConfig()
+    search: SearchConfig = SearchConfig()
+
+    def to_yaml(self) -> str:
+        """This configuration as YAML that `load_config` reads back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load_config(path: Path) -> RunConfig:
+    """A `RunConfig` from YAML; keys left out take their defaults.
+
+    Raises:
+        MemControlError: no such file, not YAML, or a key or value that is not allowed (named in the message).
+    """
+    if not path.is_file():
+        raise MemControlError(f"no configuration file {path}: name an existing YAML file with --config")
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+        return RunConfig.model_validate(content)
+    except yaml.YAMLError as error:
+        raise MemControlError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise MemControlError(f"{path}: {where}: {first['msg']} (got {first['input']!r})") from error

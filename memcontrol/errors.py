@@ -1,0 +1,43 @@
+"""Errors that a user can mend; each message says what was wrong, what was expected, and how to mend it."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class MemControlError(Exception):
+    """Bad input or state; the command line prints the message alone and exits with 1."""
+
+
+class DataError(MemControlError):
+    """A data source that cannot be read, or is too small for what is asked of it."""
+
+
+class ModelError(MemControlError):
+    """A model folder, hub id or architecture that cannot be used."""
+
+
+class SpaceError(MemControlError):
+    """A search space that is malformed, selects nothing, or gives one parameter to two groups."""
+
+
+class MaskError(MemControlError):
+    """A mask that does not fit the model or the space it is applied to."""
+
+
+class RunError(MemControlError):
+    """A run folder or study that does not belong to what is asked of it."""
+
+
+class MissingPackageError(MemControlError):
+    """An optional package that is not installed."""
+
+
+class DivergedError(MemControlError):
+    """A training loss that became NaN or infinite."""
+
+
+def nearest_names(name: str, known: Iterable[str]) -> str:
+    """The end of an "unknown name" message: the closest known names, then all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return (f"did you mean {' or '.join(close)}? " if close else "") + f"known: {', '.join(names)}"

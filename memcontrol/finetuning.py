@@ -1,0 +1,187 @@
+"""The inner loop: a generator of optimizer steps on the parameters it is given, everything else frozen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from diffusers import DDPMScheduler
+from diffusers.training_utils import EMAModel
+from numpy.typing import NDArray
+
+from memcontrol.config import TuningConfig
+from memcontrol.errors import DivergedError
+from memcontrol.pipeline import LatentMoments, TextEmbeddings
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's training pairs.
+
+    Attributes:
+        clean, noise: `(B, C, h, w)`.
+        timesteps: `(B,)` int64.
+        text: `(B, L, D)` caption embeddings, some replaced by the empty caption's.
+    """
+
+    clean: torch.Tensor
+    noise: torch.Tensor
+    timesteps: torch.Tensor
+    text: torch.Tensor
+
+
+@dataclass(frozen=True)
+class TrainingBatches:
+    """Batches as a pure function of (seed, step), so that every candidate of a run sees the same ones.
+
+    Attributes:
+        repeats: `(N,)` how many times each image stands in an epoch.
+    """
+
+    latents: LatentMoments
+    text: TextEmbeddings
+    repeats: NDArray[np.int64]
+    batch: int
+    caption_dropout: float
+    train_timesteps: int
+    seed: int
+
+    def positions(self, step: int) -> NDArray[np.intp]:
+        """Images of one step: epochs are shuffled one after another, without a gap between them."""
+        stream = np.repeat(np.arange(len(self.repeats)), self.repeats)
+        wanted = np.arange(step * self.batch, (step + 1) * self.batch)
+        epochs, within = np.divmod(wanted, len(stream))
+        return np.array([stream[_shuffled(len(stream), self.seed, int(e))[w]] for e, w in zip(epochs, within, strict=True)])
+
+    def at(self, step: int) -> Batch:
+        """The batch of one step, on the CPU; random numbers do not depend on the device."""
+        generator = torch.Generator().manual_seed(_mixed(self.seed, step))
+        positions = self.positions(step)
+        mean = torch.from_numpy(np.array(self.latents.mean[positions]))
+        std = torch.from_numpy(np.array(self.latents.std[positions]))
+        clean = mean + std * torch.randn(mean.shape, generator=generator)
+        noise = torch.randn(mean.shape, generator=generator)
+        timesteps = torch.randint(self.train_timesteps, (len(positions),), generator=generator)
+        dropped = torch.rand(len(positions), generator=generator) < self.caption_dropout
+        text = torch.where(dropped[:, None, None], self.text.empty(len(positions)), self.text.at(positions))
+        return Batch(clean, noise, timesteps, text)
+
+
+@lru_cache(maxsize=4)
+def _shuffled(count: int, seed: int, epoch: int) -> NDArray[np.intp]:
+    return np.random.default_rng([seed, 101, epoch]).permutation(count)
+
+
+def _mixed(seed: int, step: int) -> int:
+    return int(np.random.SeedSequence([seed, 102, step]).generate_state(1, np.uint64)[0] >> 1)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimizer step did.
+
+    Attributes:
+        number: steps done so far, from 1.
+        loss: mean squared error of the predicted noise (or velocity), per element.
+        average: the running average of the tuned tensors, None where it is switched off.
+    """
+
+    number: int
+    loss: float
+    learning_rate: float
+    average: EMAModel | None
+    parameters: Mapping[str, torch.nn.Parameter]
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the tuned tensors hold their running average; outside, training goes on from where it was."""
+        if self.average is None:
+            yield
+            return
+        tensors = list(self.parameters.values())
+        self.average.store(tensors)
+        self.average.copy_to(tensors)
+        try:
+            yield
+        finally:
+            self.average.restore(tensors)
+
+
+def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
+    """Linear rise over the first `warmup` share of the steps, then a cosine to zero."""
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+def noise_target(scheduler: DDPMScheduler, batch: Batch) -> torch.Tensor:
+    """What the U-Net should predict: the noise, or the velocity, as its scheduler was configured."""
+    if scheduler.config["prediction_type"] == "v_prediction":
+        velocity: torch.Tensor = scheduler.get_velocity(batch.clean, batch.noise, batch.timesteps)
+        return velocity
+    return batch.noise
+
+
+def finetune(
+    unet: torch.nn.Module,
+    parameters: Mapping[str, torch.nn.Parameter],
+    batches: TrainingBatches,
+    *,
+    learning_rate: float,
+    config: TuningConfig,
+    scheduler_config: Mapping[str, Any],
+    accelerator: Accelerator,
+) -> Iterator[Step]:
+    """Optimise `parameters` of `unet` for `config.steps` steps, yielding after each.
+
+    Args:
+        parameters: the only tensors that train, from `memcontrol.methods.tuned`; the optimizer holds state for these alone.
+        learning_rate: its peak.
+        scheduler_config: the pipeline's noise schedule.
+
+    Raises:
+        DivergedError: the loss became NaN or infinite.
+    """
+    tensors = list(parameters.values())
+    optimizer = torch.optim.AdamW(
+        tensors, lr=learning_rate, betas=config.betas, eps=config.epsilon, weight_decay=config.weight_decay, fused=True
+    )
+    model, prepared = accelerator.prepare(unet, optimizer)
+    average = EMAModel(tensors, decay=config.ema_decay, use_ema_warmup=True, power=0.75) if config.ema_decay else None
+    scheduler = DDPMScheduler.from_config(dict(scheduler_config))
+    share = slice(accelerator.process_index, None, accelerator.num_processes)
+    for number in range(config.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * learning_rate_factor(number, config.steps, config.warmup)
+        batch = _moved(batches.at(number), share, accelerator.device)
+        noisy = scheduler.add_noise(batch.clean, batch.noise, batch.timesteps)
+        with accelerator.autocast():
+            predicted = model(noisy, batch.timesteps, batch.text, return_dict=False)[0]
+        loss = (predicted.float() - noise_target(scheduler, batch)).square().mean()
+        value = loss.item()
+        if not math.isfinite(value):
+            raise DivergedError(f"loss is {value} at step {number + 1}: lower the learning rate ({learning_rate:.3g})")
+        prepared.zero_grad()
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(tensors, config.clip)
+        prepared.step()
+        if average is not None:
+            average.step(tensors)
+        yield Step(number + 1, value, optimizer.param_groups[0]["lr"], average, parameters)
+
+
+def _moved(batch: Batch, share: slice, device: torch.device) -> Batch:
+    return Batch(
+        clean=batch.clean[share].to(device),
+        noise=batch.noise[share].to(device),
+        timesteps=batch.timesteps[share].to(device),
+        text=batch.text[share].to(device),
+    )

@@ -1,0 +1,269 @@
+"""Masks: which parameter groups of a model train, what came of it, and the JSON file that says so."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from memcontrol.errors import MaskError, SpaceError
+from memcontrol.groups import ParameterGroup, architecture_fingerprint, parameter_groups
+from memcontrol.mask_records import EDGE, Confirmed, MaskedGroup, ModelIdentity, ScoreDict, SpaceRecord, Trainable
+from memcontrol.space import SearchSpace, validation_message
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SCHEMA: Literal["memcontrol/mask@1"] = "memcontrol/mask@1"
+FILE_NAME = "mask.json"
+LISTED = 5
+Bits = str | Sequence[bool] | Sequence[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mask:
+    """Which groups of a model train, at what learning rate, and the scores that came of it.
+
+    Attributes:
+        learning_rate: None when nothing trains.
+        scores: named `measure@encoder`.
+        confirmed: None until the mask is confirmed.
+        provenance: data, run, trial, seed, steps and versions.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = EDGE
+    schema: Literal["memcontrol/mask@1"]
+    name: str
+    model: ModelIdentity
+    space: SpaceRecord
+    groups: Annotated[tuple[MaskedGroup, ...], Field(min_length=1)]
+    learning_rate: Annotated[float, Field(gt=0)] | None
+    trainable: Trainable
+    scores: dict[str, ScoreDict] = field(default_factory=dict)
+    confirmed: Confirmed | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_disjoint(self.groups)
+        numel = sum(group.numel for group in self.groups if group.on)
+        if numel != self.trainable.numel:
+            raise MaskError(
+                f"trainable.numel is {self.trainable.numel:,} but the groups that are on hold {numel:,}: "
+                "a mask's bits belong to its scores; build a new mask for other bits"
+            )
+        if (self.learning_rate is None) == any(group.on for group in self.groups):
+            expected = "null, since no group is on" if self.learning_rate is not None else "a number above 0"
+            raise MaskError(f"learning_rate is {self.learning_rate}: expected {expected}")
+
+    @classmethod
+    def build(
+        cls,
+        space: SearchSpace,
+        groups: Sequence[ParameterGroup],
+        bits: Bits,
+        *,
+        model: ModelIdentity,
+        unet_numel: int,
+        learning_rate: float | None,
+        name: str | None = None,
+        scores: Mapping[str, ScoreDict] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> Mask:
+        """The mask of one candidate.
+
+        Args:
+            bits: one per group, as booleans, 0 and 1, or a string such as "1011-0110"; an `always` group is on anyhow.
+            unet_numel: numbers in the whole U-Net, for the percentage.
+            learning_rate: dropped when nothing trains.
+            name: the space's name and the mask's key unless given.
+
+        Raises:
+            MaskError: as many bits as groups were expected, or a learning rate.
+        """
+        masked = tuple(
+            MaskedGroup(group.name, group.method, on or group.always, group.parameters, group.numel)
+            for group, on in zip(groups, _as_bools(bits, len(groups)), strict=True)
+        )
+        numel = sum(group.numel for group in masked if group.on)
+        return cls(
+            schema=SCHEMA,
+            name=name or f"{space.name}-{mask_key([group.on for group in masked])}",
+            model=model,
+            space=SpaceRecord(space.name, space.sha256, space.content()),
+            groups=masked,
+            learning_rate=learning_rate if numel else None,
+            trainable=Trainable(numel, 100 * numel / unet_numel),
+            scores=dict(scores or {}),
+            provenance=dict(provenance or {}),
+        )
+
+    @property
+    def bits(self) -> tuple[bool, ...]:
+        """One bit per group, in the space's order."""
+        return tuple(group.on for group in self.groups)
+
+    @property
+    def key(self) -> str:
+        """The bits as text, such as "1011-0110"."""
+        return mask_key(self.bits)
+
+    def trainable_names(self, method: str | None = None) -> tuple[str, ...]:
+        """Dotted names of the parameters that train, of one method or of all."""
+        chosen = (group for group in self.groups if group.on and method in (None, group.method))
+        return tuple(name for group in chosen for name in group.parameters)
+
+    def summary_rows(self) -> list[tuple[str, str, int, float]]:
+        """Name, method, numel and percentage of the U-Net, one row per group that is on."""
+        share = self.trainable.percent / self.trainable.numel if self.trainable.numel else 0.0
+        return [(group.name, group.method, group.numel, share * group.numel) for group in self.groups if group.on]
+
+    def check(self, unet: nn.Module) -> None:
+        """Refuse a U-Net of another architecture.
+
+        Raises:
+            MaskError: with the first differences in names and sizes.
+        """
+        if architecture_fingerprint(unet) == self.model.architecture:
+            return
+        raise MaskError(
+            f"mask {self.name} was made for {self.model.class_name} {self.model.id}, and this {type(unet).__name__} "
+            f"differs: {'; '.join(self._differences(unet))}; load that model, or carry the mask over with transfer"
+        )
+
+    def apply(self, unet: nn.Module) -> list[nn.Parameter]:
+        """Freeze a U-Net but for this mask's parameters, and give those, in the U-Net's order, for an optimizer.
+
+        Raises:
+            MaskError: the U-Net has another architecture, or a group needs a method other than `full`.
+        """
+        self.check(unet)
+        other = sorted({group.method for group in self.groups if group.on} - {"full"})
+        if other:
+            raise MaskError(f"mask {self.name} uses {', '.join(other)}: apply() covers full only; use finetune")
+        names = set(self.trainable_names())
+        for name, parameter in unet.named_parameters():
+            parameter.requires_grad_(name in names)
+        return [parameter for name, parameter in unet.named_parameters() if name in names]
+
+    def to_json(self) -> str:
+        """This mask as `memcontrol/mask@1` text.
+
+        Raises:
+            MaskError: a score or setting is NaN or infinite, which JSON cannot hold.
+        """
+        content = _FILE.dump_python(self, mode="json", by_alias=True)
+        try:
+            return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        except ValueError as error:
+            raise MaskError(f"mask {self.name} holds a NaN or infinite number, which JSON cannot hold") from error
+
+    @classmethod
+    def from_json(cls, text: str | bytes, *, source: str = "mask") -> Mask:
+        """The mask in `memcontrol/mask@1` text.
+
+        Args:
+            source: what messages call the text, such as its path.
+
+        Raises:
+            MaskError: not JSON, another schema, an unknown or missing key, or groups that contradict each other.
+        """
+        try:
+            return _FILE.validate_json(text)
+        except ValidationError as error:
+            raise MaskError(f"{source}: {validation_message(error)}") from error
+        except MaskError as error:
+            raise MaskError(f"{source}: {error}") from error
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> Mask:
+        """The mask in a JSON file, or in the `mask.json` of a folder.
+
+        Raises:
+            MaskError: no such file, or not a mask.
+        """
+        file = _file(path)
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise MaskError(f"no mask file {file} ({error.strerror}): give a mask's JSON file or its folder") from error
+        return cls.from_json(content, source=str(file))
+
+    def save(self, path: str | Path) -> Path:
+        """Write this mask to a JSON file, or as `mask.json` into an existing folder, whole or not at all.
+
+        Raises:
+            MaskError: the place cannot be written.
+        """
+        file, text = _file(path), self.to_json()
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, delete=False) as part:
+                part.write(text)
+            Path(part.name).replace(file)
+        except OSError as error:
+            raise MaskError(f"cannot write mask {file} ({error.strerror}): choose a writable folder") from error
+        return file
+
+    def _differences(self, unet: nn.Module) -> list[str]:
+        sizes = {name: parameter.numel() for name, parameter in unet.named_parameters()}
+        named = {name for group in self.groups for name in group.parameters}
+        try:
+            here = parameter_groups(SearchSpace.model_validate(self.space.content), unet)
+        except (SpaceError, ValidationError):
+            here = ()
+        missing = sorted(named - sizes.keys())
+        extra = sorted({name for group in here for name in group.parameters} - named)
+        resized = [
+            f"{group.name} ({sum(sizes[name] for name in group.parameters):,} numbers, not {group.numel:,})"
+            for group in self.groups
+            if sizes.keys() >= set(group.parameters) and sum(sizes[name] for name in group.parameters) != group.numel
+        ]
+        found = (("it lacks", missing), ("it adds", extra), ("other shapes in", resized))
+        lines = [f"{what} {_first(names)}" for what, names in found if names]
+        return lines or ["parameters outside the mask's groups have other names or shapes"]
+
+
+_FILE = TypeAdapter(Mask)
+
+
+def mask_key(bits: Sequence[bool] | Sequence[int]) -> str:
+    """Bits in fours, such as "1011-0110"; above 64 bits as a hexadecimal number, to stay short."""
+    text = "".join("1" if bit else "0" for bit in bits)
+    text = text if len(text) <= 64 else f"{int(text, 2):0{(len(text) + 3) // 4}x}"
+    return "-".join(text[start : start + 4] for start in range(0, len(text), 4))
+
+
+def _as_bools(bits: Bits, expected: int) -> list[bool]:
+    given = list(bits.replace("-", "")) if isinstance(bits, str) else list(bits)
+    if any(bit not in ("0", "1", 0, 1) for bit in given):
+        raise MaskError(f"bits {bits!r}: expected 0 and 1 only, one for each of {expected} groups")
+    if len(given) != expected:
+        raise MaskError(f"{len(given)} bits for {expected} groups: give one bit for each group")
+    return [bool(int(bit)) for bit in given]
+
+
+def _check_disjoint(groups: Sequence[MaskedGroup]) -> None:
+    names = [group.name for group in groups]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise MaskError(f"two groups are named {twice}: each group needs a name of its own")
+    owners: dict[str, str] = {}
+    for group in groups:
+        for parameter in group.parameters:
+            if parameter in owners:
+                raise MaskError(f"{parameter} is in two groups, {owners[parameter]} and {group.name}: expected one")
+            owners[parameter] = group.name
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
+
+
+def _file(path: str | Path) -> Path:
+    return Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)

@@ -1,0 +1,48 @@
+"""Seeded images from a model: DPM-Solver++, guidance in one batch, images kept in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from diffusers import DPMSolverMultistepScheduler
+
+from memcontrol.config import SamplingConfig
+from memcontrol.data.images import Pixels
+from memcontrol.pipeline import FrozenPipeline
+
+
+def drawn_prompts(captions: Sequence[str], count: int, seed: int) -> list[str]:
+    """`count` prompts drawn from the training captions with replacement."""
+    rng = np.random.default_rng([seed, 201])
+    return [captions[i] for i in rng.integers(len(captions), size=count)]
+
+
+@torch.no_grad()
+def sample(frozen: FrozenPipeline, prompts: Sequence[str], config: SamplingConfig, *, seed: int) -> Iterator[Pixels]:
+    """Images of `prompts` in batches of `(n, H, W, 3)` uint8; one image's noise does not depend on the batch size.
+
+    Source: DPM-Solver++ (Lu et al. 2022, arXiv 2211.01095); classifier-free guidance (Ho and Salimans 2022).
+    """
+    text = frozen.text_embeddings(prompts)
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn((len(prompts), *frozen.latent_shape), generator=generator)
+    for start in range(0, len(prompts), config.batch):
+        chosen = np.arange(start, min(start + config.batch, len(prompts)))
+        conditional = text.at(chosen).to(frozen.device)
+        embeddings = torch.cat([text.empty(len(chosen)).to(frozen.device), conditional])
+        yield frozen.decode(_denoised(frozen, noise[chosen].to(frozen.device), embeddings, config))
+
+
+def _denoised(
+    frozen: FrozenPipeline, latents: torch.Tensor, embeddings: torch.Tensor, config: SamplingConfig
+) -> torch.Tensor:
+    scheduler = DPMSolverMultistepScheduler.from_config(frozen.scheduler_config, algorithm_type="dpmsolver++")
+    scheduler.set_timesteps(config.steps, device=latents.device)
+    latents = latents * scheduler.init_noise_sigma
+    for timestep in scheduler.timesteps:
+        both = scheduler.scale_model_input(torch.cat([latents, latents]), timestep)
+        empty, conditional = frozen.unet(both, timestep, embeddings, return_dict=False)[0].chunk(2)
+        latents = scheduler.step(empty + config.guidance * (conditional - empty), timestep, latents).prev_sample
+    return latents
