@@ -28,9 +28,14 @@ class Cache:
     folder: Path
 
     def array(
-        self, kind: str, key: str, shape: tuple[int, ...], fill: Callable[[NDArray[np.float32]], None]
-    ) -> NDArray[np.float32]:
-        """The stored array, memory-mapped; made by `fill` (which writes into a new `shape` float32 array) if missing.
+        self,
+        kind: str,
+        key: str,
+        shape: tuple[int, ...],
+        fill: Callable[[NDArray[Any]], None],
+        dtype: type[np.generic] = np.float32,
+    ) -> NDArray[Any]:
+        """The stored array, memory-mapped; made by `fill`, which writes into a new array of `shape`, if missing.
 
         A file appears whole or not at all, so an interrupted or concurrent run leaves nothing half-written.
         """
@@ -40,11 +45,10 @@ class Cache:
             handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
             os.close(handle)
             try:
-                target = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
+                target = np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape)
                 fill(target)
                 target.flush()
                 os.replace(partial, path)
             finally:
                 Path(partial).unlink(missing_ok=True)
-        stored: NDArray[Any] = np.load(path, mmap_mode="r")
-        return stored
+        return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]

@@ -114,11 +114,19 @@ class SearchConfig(Settings):
 
 
 class RunConfig(Settings):
-    """Everything that decides a run's scores."""
+    """Everything that decides a run's scores.
+
+    Attributes:
+        model: a shipped name, a pipeline folder, or a hub id.
+        space: a shipped search space, or the path of a YAML file.
+        learning_rate: lowest and highest rate to search, instead of the space's own.
+        seed: of the training set's draw, of training and of sampling.
+    """
 
     data: DataConfig = DataConfig()
     model: str = "tiny"
     space: str = "stage-kinds"
+    learning_rate: tuple[float, float] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     tuning: TuningConfig = TuningConfig()
     sampling: SamplingConfig = SamplingConfig()

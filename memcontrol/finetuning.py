@@ -58,7 +58,9 @@ class TrainingBatches:
         stream = np.repeat(np.arange(len(self.repeats)), self.repeats)
         wanted = np.arange(step * self.batch, (step + 1) * self.batch)
         epochs, within = np.divmod(wanted, len(stream))
-        return np.array([stream[_shuffled(len(stream), self.seed, int(e))[w]] for e, w in zip(epochs, within, strict=True)])
+        return np.array(
+            [stream[_shuffled(len(stream), self.seed, int(e))[w]] for e, w in zip(epochs, within, strict=True)]
+        )
 
     def at(self, step: int) -> Batch:
         """The batch of one step, on the CPU; random numbers do not depend on the device."""

@@ -80,9 +80,9 @@ def _pieces(value: object) -> Iterator[bytes | memoryview]:
             yield b"mapping:"
             yield from sorted(_digest(key) + _digest(item) for key, item in value.items())
         case Path():
-            raise TypeError(f"fingerprint of the path {value}: give str(path) for its name, file_fingerprint for contents")
+            raise TypeError(f"fingerprint of path {value}: give str(path), or file_fingerprint(path) for its contents")
         case _:
-            raise TypeError(f"fingerprint of a {type(value).__name__}: give numbers, text, arrays or containers of these")
+            raise TypeError(f"fingerprint of a {type(value).__name__}: give numbers, text, arrays or containers")
 
 
 def _array_pieces(array: NDArray[np.generic]) -> Iterator[bytes | memoryview]:

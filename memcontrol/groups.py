@@ -118,7 +118,7 @@ def module(parameter: str) -> str:
 
 
 GROUPINGS: Mapping[GroupBy, Callable[[str], str]] = {
-    "all": lambda parameter: "all",
+    "all": lambda _: "all",
     "side": side,
     "stage": stage,
     "stage-kind": stage_kind,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import tempfile
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,13 +155,15 @@ class Mask:
         """This mask as `memcontrol/mask@1` text.
 
         Raises:
-            MaskError: a score or setting is NaN or infinite, which JSON cannot hold.
+            MaskError: a score or setting that JSON cannot hold (NaN, infinite), or that could not be read back.
         """
-        content = _FILE.dump_python(self, mode="json", by_alias=True)
+        content = _FILE.dump_python(self, by_alias=True, warnings=False)
         try:
-            return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        except ValueError as error:
-            raise MaskError(f"mask {self.name} holds a NaN or infinite number, which JSON cannot hold") from error
+            text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        except (TypeError, ValueError) as error:
+            raise MaskError(f"mask {self.name} holds a value that JSON cannot hold: {error}") from error
+        Mask.from_json(text, source=f"mask {self.name}")
+        return text
 
     @classmethod
     def from_json(cls, text: str | bytes, *, source: str = "mask") -> Mask:
@@ -200,12 +203,14 @@ class Mask:
             MaskError: the place cannot be written.
         """
         file, text = _file(path), self.to_json()
+        part = file.with_name(f".{file.name}.{os.getpid()}.part")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, delete=False) as part:
-                part.write(text)
-            Path(part.name).replace(file)
+            part.write_text(text, encoding="utf-8")
+            part.replace(file)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                part.unlink()
             raise MaskError(f"cannot write mask {file} ({error.strerror}): choose a writable folder") from error
         return file
 

@@ -135,13 +135,17 @@ class FrozenPipeline:
         return np.concatenate(rows)
 
     def reconstruct(self, images: ImageSet) -> Pixels:
-        """Each image passed through the autoencoder, `(N, H, W, 3)`: what a perfect copy would look like."""
+        """Each image passed through the autoencoder, `(N, H, W, 3)`: what a perfect copy would look like. Cached."""
         mean = self.latent_moments(images).mean
-        batches = [
-            self.decode(torch.from_numpy(np.array(mean[start : start + ENCODE_BATCH])).to(self.device))
-            for start in range(0, len(images), ENCODE_BATCH)
-        ]
-        return np.concatenate(batches)
+
+        def fill(target: Pixels) -> None:
+            for start in range(0, len(images), ENCODE_BATCH):
+                latents = torch.from_numpy(np.array(mean[start : start + ENCODE_BATCH])).to(self.device)
+                target[start : start + ENCODE_BATCH] = self.decode(latents)
+
+        shape = (len(images), self.resolution, self.resolution, 3)
+        key = fingerprint("reconstructed", self._weights, images_fingerprint(images), self.resolution, self._scale())
+        return self.cache.array("reconstructed", key, shape, fill, np.uint8)
 
     def _scale(self) -> float:
         return float(self.vae.config["scaling_factor"])
@@ -174,14 +178,20 @@ def model_folder(model: str) -> str:
     path = Path(model)
     if path.is_dir():
         if not (path / "model_index.json").is_file():
-            raise ModelError(f"{model} is not a saved pipeline: it has no model_index.json; save one with save_pretrained")
+            raise ModelError(
+                f"{model} is not a saved pipeline: it has no model_index.json; save one with save_pretrained"
+            )
         return model
     if model.count("/") == 1 and not path.is_absolute() and not model.startswith("."):
         return model
-    raise ModelError(f"unknown model {model!r}: {nearest_names(model, SHIPPED)}; or give a pipeline folder or a hub id owner/name")
+    raise ModelError(
+        f"unknown model {model!r}: {nearest_names(model, SHIPPED)}; or give a pipeline folder or a hub id owner/name"
+    )
 
 
-def load_pipeline(model: str, *, cache: Cache, device: str = "cpu", dtype: torch.dtype = torch.float32) -> FrozenPipeline:
+def load_pipeline(
+    model: str, *, cache: Cache, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> FrozenPipeline:
     """A `FrozenPipeline` from a shipped name, a folder of `save_pretrained`, or a hub id.
 
     Raises:

@@ -142,13 +142,15 @@ def validation_message(error: ValidationError) -> str:
     """The first problem that pydantic found, on one line: key, what is wrong, what was given."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{where}: unknown key"
     if first["type"] in ("missing", "json_invalid"):
         return ": ".join(part for part in (where, first["msg"]) if part)
     given = repr(first["input"])
     message = first["msg"].removeprefix("Value error, ")
-    return f"{where or 'file'}: {message} (got {given if len(given) <= 80 else given[:77] + '...'})"
+    if not where:
+        message = "expected keys with values"
+    return f"{where or 'the whole file'}: {message} (got {given if len(given) <= 80 else given[:77] + '...'})"
 
 
 def _shipped(near: str) -> str:

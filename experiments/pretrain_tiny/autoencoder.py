@@ -107,7 +107,9 @@ def train(config: dict[str, Any], work: Path) -> AutoencoderKL:
         optimizer.load_state_dict(state["optimizer"])
         start = state["step"]
     sources = source_pixels(config)
-    unseen = draw_slices(64, seed=config["seed"], stream="confirmation", resolution=config["resolution"]).pixels()[..., 0]
+    unseen = draw_slices(64, seed=config["seed"], stream="confirmation", resolution=config["resolution"]).pixels()[
+        ..., 0
+    ]
     began = time.monotonic()
     for step in range(start, settings["steps"]):
         for group in optimizer.param_groups:
@@ -126,7 +128,13 @@ def train(config: dict[str, Any], work: Path) -> AutoencoderKL:
             partial = checkpoint.with_suffix(".partial")
             torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}, partial)
             partial.replace(checkpoint)
-            log.info("step %d loss %.4f, unseen brain %.2f dB, %.0f s", step + 1, loss.item(), psnr(model, unseen), time.monotonic() - began)
+            log.info(
+                "step %d loss %.4f, unseen brain %.2f dB, %.0f s",
+                step + 1,
+                loss.item(),
+                psnr(model, unseen),
+                time.monotonic() - began,
+            )
     return model
 
 

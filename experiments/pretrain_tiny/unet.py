@@ -91,7 +91,12 @@ def build_unet(settings: dict[str, Any], latent_channels: int, text_width: int) 
 
 
 def train(
-    config: dict[str, Any], name: str, sources: dict[str, Any], encoder: CLIPTextModel, tokenizer: CLIPTokenizer, work: Path
+    config: dict[str, Any],
+    name: str,
+    sources: dict[str, Any],
+    encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    work: Path,
 ) -> UNet2DConditionModel:
     settings = config["unets"][name]
     torch.manual_seed(config["seed"])

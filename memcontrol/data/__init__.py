@@ -1,0 +1,96 @@
+"""Data sources: whatever the source, `load_dataset` gives the same `Dataset` of training and held-out images."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from memcontrol.errors import DataError, nearest_names
+
+if TYPE_CHECKING:
+    from memcontrol.config import DataConfig
+    from memcontrol.data.images import Dataset
+    from memcontrol.data.pool import Pool
+
+
+class Loader(Protocol):
+    """A named source: what to load, at which size, split by which seed."""
+
+    def __call__(self, config: DataConfig, *, resolution: int, seed: int) -> Dataset:
+        """The source's data set."""
+        ...
+
+
+def _brain(config: DataConfig, *, resolution: int, seed: int) -> Dataset:
+    from memcontrol.data.embedded import load_brain
+
+    return load_brain(config, resolution=resolution, seed=seed)
+
+
+def _faces(config: DataConfig, *, resolution: int, seed: int) -> Dataset:
+    from memcontrol.data.embedded import load_faces
+
+    return load_faces(config, resolution=resolution, seed=seed)
+
+
+def _digits(config: DataConfig, *, resolution: int, seed: int) -> Dataset:
+    from memcontrol.data.embedded import load_digits
+
+    return load_digits(config, resolution=resolution, seed=seed)
+
+
+SOURCES: dict[str, Loader] = {"brain": _brain, "faces": _faces, "digits": _digits}
+"""Named sources; their modules are imported when one is loaded, so that this package stays light."""
+
+_EXPECTED = "a path to an image folder, a .csv or .xlsx table or a MedMNIST .npz, or hf:NAME for Hugging Face"
+
+
+def load_dataset(config: DataConfig, *, resolution: int, seed: int) -> Dataset:
+    """The data set that `config` asks for: which images are in it is a pure function of the arguments and the source.
+
+    Args:
+        resolution: height and width of every image, in pixels.
+        seed: draws the training set and the held-out sets.
+
+    Raises:
+        DataError: no such source, or one that cannot be read or is too small.
+        MissingPackageError: the source needs a package that is not installed.
+    """
+    if config.source in SOURCES:
+        return SOURCES[config.source](config, resolution=resolution, seed=seed)
+    from memcontrol.data.splitting import split_pool
+
+    pool = _pool(config, resolution)
+    return split_pool(replace(pool, name=_short_name(pool.name)), config, resolution=resolution, seed=seed)
+
+
+def _pool(config: DataConfig, resolution: int) -> Pool:
+    """All images of a source that the user has."""
+    from memcontrol.data.folder import folder_pool
+    from memcontrol.data.huggingface import PREFIX, huggingface_pool, is_saved_dataset
+    from memcontrol.data.medmnist import medmnist_pool
+    from memcontrol.data.table import table_pool
+
+    path = Path(config.source).expanduser()
+    if config.source.startswith(PREFIX):
+        return huggingface_pool(config.source, config, resolution=resolution)
+    if path.is_dir():
+        if is_saved_dataset(path):
+            return huggingface_pool(f"{PREFIX}{path}", config, resolution=resolution)
+        return folder_pool(path, config, resolution=resolution)
+    if not path.exists():
+        known = nearest_names(config.source, SOURCES)
+        raise DataError(f'no data source "{config.source}", and no such file or folder: {known}; or give {_EXPECTED}')
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".xlsx"):
+        return table_pool(path, config, resolution=resolution)
+    if suffix == ".npz":
+        return medmnist_pool(path, config, resolution=resolution)
+    raise DataError(f"{path} is not a data source: give {_EXPECTED}")
+
+
+def _short_name(name: str) -> str:
+    """A name that run folders can carry."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "data"

@@ -22,9 +22,24 @@ STREAMS = {"pretraining": 0, "training": 1, "fidelity": 2, "copying": 3, "confir
 # For each plane: the axis along its normal, the extent of offsets from the centre in mm, the names of low, middle and
 # high offsets, and the names of negative and positive tilts about the two in-plane axes.
 _PLANES = {
-    "sagittal": (0, 46.0, ("left", "middle", "right"), (("turned left", "turned right"), ("tilted left", "tilted right"))),
-    "coronal": (1, 60.0, ("back", "middle", "front"), (("turned left", "turned right"), ("tilted back", "tilted forward"))),
-    "axial": (2, 48.0, ("lower", "middle", "upper"), (("tilted left", "tilted right"), ("tilted back", "tilted forward"))),
+    "sagittal": (
+        0,
+        46.0,
+        ("left", "middle", "right"),
+        (("turned left", "turned right"), ("tilted left", "tilted right")),
+    ),
+    "coronal": (
+        1,
+        60.0,
+        ("back", "middle", "front"),
+        (("turned left", "turned right"), ("tilted back", "tilted forward")),
+    ),
+    "axial": (
+        2,
+        48.0,
+        ("lower", "middle", "upper"),
+        (("tilted left", "tilted right"), ("tilted back", "tilted forward")),
+    ),
 }
 
 
@@ -75,7 +90,11 @@ def draw_slice(seed: int, stream: str, index: int, size: int) -> tuple[NDArray[n
 
     level = levels[int(np.digitize(offset, (-1 / 3, 1 / 3)))]
     strongest = int(np.argmax(np.abs(angles)))
-    slant = tilts[1 - strongest][int(angles[strongest] > 0)] if abs(angles[strongest]) > VISIBLE_TILT_DEGREES else "straight"
+    slant = (
+        tilts[1 - strongest][int(angles[strongest] > 0)]
+        if abs(angles[strongest]) > VISIBLE_TILT_DEGREES
+        else "straight"
+    )
     return image, f"{plane} brain MRI, {level} level, {slant}"
 
 

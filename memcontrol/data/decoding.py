@@ -26,8 +26,8 @@ _UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.e
 def decode_image(source: Path | bytes, *, name: str) -> Image.Image:
     """An image file, or its bytes, as upright 8-bit RGB at its own size.
 
-    Sixteen-bit greyscale is divided by 257, so 65535 becomes 255 whatever the image's brightest pixel: images keep their
-    brightness relative to one another, and 12-bit values that were never scaled up stay dark.
+    Sixteen-bit greyscale is divided by 257, so 65535 becomes 255 whatever the image's brightest pixel: images keep
+    their brightness relative to one another, and 12-bit values that were never scaled up stay dark.
 
     Raises:
         DataError: the file does not decode; the message has `name` and how to skip it.

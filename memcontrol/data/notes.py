@@ -43,7 +43,7 @@ def copying_notes(copying: int, training: int) -> list[str]:
     if copying >= COPYING_FACTOR * training:
         return []
     ratio = copying / training
-    return [f"the copying set is {ratio:.1f} times the training set: {COPYING_FACTOR} times or more scores copying better"]
+    return [f"the copying set is {ratio:.1f} times the training set: {COPYING_FACTOR} or more measures copying better"]
 
 
 def exclusion_notes(bad: Sequence[str], copies: int, duplicates: int) -> list[str]:

@@ -19,5 +19,7 @@ def package_file(package: str, relative: str, *, extra: str) -> Path:
         )
     path = Path(next(iter(spec.submodule_search_locations))) / relative
     if not path.exists():
-        raise MissingPackageError(f"this version of {package} has no {relative}: install the version in constraints.txt")
+        raise MissingPackageError(
+            f"this version of {package} has no {relative}: install the version in constraints.txt"
+        )
     return path

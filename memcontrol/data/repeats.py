@@ -39,7 +39,7 @@ def _parsed(repeat: str) -> tuple[float, int]:
         fraction, times = 0.0, 0
     if not (0 < fraction <= 1 and 1 <= times <= MOST_REPEATS):
         raise DataError(
-            f'repeat "{repeat}": expected F:K, a fraction over 0 and up to 1, and a whole number from 1 to {MOST_REPEATS:,}, '
-            "such as --repeat 0.1:50 (a tenth of the training images, 50 times each)"
+            f'repeat "{repeat}": expected F:K, a fraction over 0 and up to 1, and a whole number from 1 to '
+            f"{MOST_REPEATS:,}, such as --repeat 0.1:50 (a tenth of the training images, 50 times each)"
         )
     return fraction, times

@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from memcontrol.config import DataConfig
-from memcontrol.data.decoding import pixel_digest
-from memcontrol.data.images import Dataset, HeldOut, ImageSet
-from memcontrol.data.notes import COPYING_FACTOR, content_notes, counted, exclusion_notes, repeat_notes, split_notes
+from memcontrol.data.images import Dataset, HeldOut
+from memcontrol.data.notes import (
+    COPYING_FACTOR,
+    content_notes,
+    counted,
+    exclusion_notes,
+    repeat_notes,
+    split_notes,
+)
+from memcontrol.data.pool import Pool
 from memcontrol.data.repeats import repeat_counts
 from memcontrol.errors import DataError
 
 FEWEST = 2
 """Images that any set must have."""
 _STREAM = 10
-
-
-@dataclass(frozen=True)
-class Pool:
-    """All images of a finite source, before they are split.
-
-    Attributes:
-        name: short name, used in run folders.
-        images: every image that could be used.
-        splits: `train`, `validation` or `test` for each image, or None to split at random.
-        digest: position -> a hash that only exact copies share; raises `DataError` where the image does not decode.
-            None hashes the pixels that `images` reads.
-        notes: sentences about what was found, put before those about the split.
-    """
-
-    name: str
-    images: ImageSet
-    splits: tuple[str, ...] | None = None
-    digest: Callable[[int], str] | None = None
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -145,7 +132,8 @@ def _settled(
         if parts is None:
             raise _too_few(pool, order, config, excluded, per_subject)
         # Training first: only when it is settled is it known what a copy of it is.
-        bad = _undecodable(pool, parts.training, digests, config) or _undecodable(pool, parts.held_out(), digests, config)
+        bad = _undecodable(pool, parts.training, digests, config)
+        bad = bad or _undecodable(pool, parts.held_out(), digests, config)
         known = {digests.get(i) for i in parts.training}
         copies = set() if bad else {i for i in parts.held_out() if digests[i] in known}
         if not bad and not copies:
@@ -160,7 +148,7 @@ def _undecodable(pool: Pool, positions: Sequence[int], digests: dict[int, str], 
         if position in digests:
             continue
         try:
-            digests[position] = pool.digest(position) if pool.digest else pixel_digest(pool.images.pixels([position])[0])
+            digests[position] = pool.digest(position)
         except DataError:
             if config.bad_images == "error":
                 raise
@@ -201,7 +189,7 @@ def _assigned(
     sets = _shared_out(others, config)
     if len(training) < config.train_size or min(len(positions) for positions in sets) < FEWEST:
         return None
-    return _Parts(training, *sets, same_subjects=same)
+    return _Parts(training, sets[0], sets[1], sets[2], same_subjects=same)
 
 
 def _shared_out(groups: list[list[int]], config: DataConfig) -> list[list[int]]:
@@ -233,14 +221,14 @@ def _too_few(
     subjects = pool.images.subjects
     whole = "" if subjects is None else ", no subject in two sets"
     if works(largest):
-        mend = f"use --train-size {largest}"
+        mend = f"use --train-size {largest} or less"
     elif pool.splits is not None:
-        mend = "add images, or remove the split column to split at random"
+        mend = "add images, or drop the splits to split at random"
     else:
         mend = "add images" if subjects is None else "add subjects, or remove the subject column to split by image"
     return DataError(
-        f"{pool.name}: {_found(pool, excluded)}; needed: {config.train_size} for training and at least {FEWEST} in each of "
-        f"three held-out sets ({config.train_size + 3 * FEWEST} in all{whole}): {mend}"
+        f"{pool.name}: {_found(pool, excluded)}; needed: {config.train_size} for training and at least {FEWEST} in "
+        f"each of three held-out sets ({config.train_size + 3 * FEWEST} in all{whole}): {mend}"
     )
 
 

@@ -23,7 +23,8 @@ def inspection_table(groups: Sequence[ParameterGroup], unet_numel: int, *, model
     """
     numel = sum(group.numel for group in groups)
     table = Table(
-        title=Text(f"{space.name} on {model_id}: {_searched(groups)}, learning rate {_rate(space)}"),
+        title=Text(f"{space.name} on {model_id}"),
+        caption=Text(f"{_searched(groups)}, learning rate {_rate(space)}"),
         show_footer=True,
     )
     table.add_column("bit", justify="right")
@@ -44,7 +45,7 @@ def inspection_table(groups: Sequence[ParameterGroup], unet_numel: int, *, model
 def inspection_json(
     groups: Sequence[ParameterGroup], unet_numel: int, *, model_id: str, space: SearchSpace
 ) -> dict[str, Any]:
-    """The same as plain values; `bit` is null for a group that always trains."""
+    """The same as plain values; `bit` is the place in `Mask.bits`, null for a group that always trains."""
     numel = sum(group.numel for group in groups)
     return {
         "schema": SCHEMA,
@@ -73,13 +74,13 @@ def percent_text(percent: float) -> str:
 
 
 def _numbered(groups: Sequence[ParameterGroup]) -> list[tuple[int | None, ParameterGroup]]:
-    searched = [group.name for group in groups if not group.always]
-    return [(None if group.always else searched.index(group.name), group) for group in groups]
+    return [(None if group.always else bit, group) for bit, group in enumerate(groups)]
 
 
 def _searched(groups: Sequence[ParameterGroup]) -> str:
     bits = sum(not group.always for group in groups)
-    return f"{bits} bit{'' if bits == 1 else 's'}, {2**bits:,} masks"
+    masks = f"{2**bits:,}" if bits <= 32 else f"2^{bits}"
+    return f"{bits} bit{'' if bits == 1 else 's'}, {masks} mask{'' if bits == 0 else 's'}"
 
 
 def _rate(space: SearchSpace) -> str:

@@ -1,0 +1,145 @@
+"""Owns a run folder: where each file lies, and writes that appear whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from memcontrol.errors import RunError
+
+FRONT_SCHEMA = "memcontrol/front@1"
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write through a temporary file in the same folder, so that a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+        os.chmod(partial, 0o644)
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one search."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def study(self) -> Path:
+        """Optuna's SQLite file."""
+        return self.path / "study.db"
+
+    @property
+    def lock(self) -> Path:
+        """Held while a worker claims work."""
+        return self.path / ".claim.lock"
+
+    @property
+    def launch_lock(self) -> Path:
+        """Held by the one process that launched the run's workers."""
+        return self.path / ".run.lock"
+
+    @property
+    def trials(self) -> Path:
+        """Every trial, as CSV."""
+        return self.path / "trials.csv"
+
+    @property
+    def front(self) -> Path:
+        """The Pareto front and the references."""
+        return self.path / "front.json"
+
+    @property
+    def picture(self) -> Path:
+        """The front, drawn."""
+        return self.path / "front.png"
+
+    @property
+    def log(self) -> Path:
+        """One JSON object a line: what happened when."""
+        return self.path / "log.jsonl"
+
+    @property
+    def references(self) -> Path:
+        """Scores of the untuned model and of full fine-tuning's trajectories."""
+        return self.path / "references"
+
+    def mask(self, number: int) -> Path:
+        """The mask of a trial."""
+        return self.path / "masks" / f"trial-{number:03d}.json"
+
+    def samples(self, number: int) -> Path:
+        """A trial's generated images above their nearest training images."""
+        return self.path / "samples" / f"trial-{number:03d}.png"
+
+    def prepare(self) -> None:
+        """Make the folder.
+
+        Raises:
+            RunError: it cannot be written to.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise RunError(f"cannot write to {self.path}: {error.strerror}; name another folder with --out") from error
+
+    def read_front(self) -> dict[str, Any]:
+        """The content of `front.json`.
+
+        Raises:
+            RunError: there is none, or it is not one of this program's.
+        """
+        if not self.front.is_file():
+            raise RunError(f"no front.json in {self.path}: name the folder of a search that has finished a trial")
+        try:
+            content: dict[str, Any] = json.loads(self.front.read_text())
+        except json.JSONDecodeError as error:
+            raise RunError(f"{self.front} is not JSON: {error}") from error
+        if content.get("schema") != FRONT_SCHEMA:
+            raise RunError(f"{self.front}: expected schema {FRONT_SCHEMA}, got {content.get('schema')!r}")
+        return content
+
+    def write_json(self, path: Path, content: Mapping[str, Any]) -> None:
+        """Write indented JSON; NaN is refused."""
+        write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+    def write_trials(self, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write `trials.csv`."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.trials, text.getvalue())
+
+    def write_picture(self, path: Path, picture: Image.Image) -> None:
+        """Write a PNG."""
+        content = io.BytesIO()
+        picture.save(content, format="PNG")
+        write_atomically(path, content.getvalue())
+
+    def append_log(self, entry: Mapping[str, Any]) -> None:
+        """Add one line to `log.jsonl`; a line is one write, so several processes may append."""
+        with self.log.open("a") as file:
+            file.write(json.dumps(entry) + "\n")

@@ -1,0 +1,185 @@
+"""The study that all workers share: who does what, exact budgets, and what came of it.
+
+Optuna's relational storage holds the trials. A file lock makes "how many are there, what comes next, mine" one act, so
+any number of workers run exactly the budget and never the same candidate twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from memcontrol.errors import RunError
+from memcontrol.run import RunFolder
+from memcontrol.score import Score, direction
+from memcontrol.study.candidate import Candidate
+from memcontrol.study.proposals import Proposer, chosen_sampler
+from memcontrol.study.trial import Laboratory
+
+STUDY = "search"
+COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
+HOPELESS = 5
+"""So many failed trials with none completed end a search."""
+
+
+@dataclass(frozen=True)
+class TrialWork:
+    """A candidate to score, and the trial that it is in the study."""
+
+    candidate: Candidate
+    trial: optuna.Trial
+
+    @property
+    def number(self) -> int:
+        """The trial's number."""
+        return self.trial.number
+
+
+class Ledger:
+    """A run's study.
+
+    Args:
+        identity: what must be the same for trials to be comparable; kept with the study.
+
+    Raises:
+        RunError: the folder's study has another identity (the message names the differences).
+    """
+
+    def __init__(self, folder: RunFolder, proposer: Proposer, *, identity: Mapping[str, str], budget: int) -> None:
+        self.folder, self.proposer, self.budget = folder, proposer, budget
+        self._lock = FileLock(folder.lock, timeout=600)
+        storage = RDBStorage(f"sqlite:///{folder.study}", engine_kwargs={"connect_args": {"timeout": 120}})
+        with self._lock:
+            self.study = optuna.create_study(
+                study_name=STUDY, storage=storage, directions=list(proposer.directions), load_if_exists=True
+            )
+            known = self.study.user_attrs.get("identity")
+            if known is None:
+                self.study.set_user_attr("identity", dict(identity))
+            elif different := [
+                f"{key} was {known.get(key)}, now {value}" for key, value in identity.items() if known.get(key) != value
+            ]:
+                raise RunError(
+                    f"{folder.path} holds a study made with other settings: {'; '.join(different)}; "
+                    "use the same settings to resume it, or another --out"
+                )
+
+    def release_stale(self) -> int:
+        """Fail what an earlier launch left running; returns how many trials that were."""
+        stale = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
+        for trial in stale:
+            self.study.tell(trial.number, state=TrialState.FAIL)
+        for claim in self.folder.references.glob("*.claim"):
+            claim.unlink()
+        return len(stale)
+
+    def claim_reference(self, names: tuple[str, ...]) -> str | None:
+        """The first reference that nobody has scored or claimed."""
+        with self._lock:
+            self.folder.references.mkdir(exist_ok=True)
+            for name in names:
+                claim = self.folder.references / f"{name}.claim"
+                if not claim.exists() and not self._reference_path(name).exists():
+                    claim.touch()
+                    return name
+        return None
+
+    def claim_trial(self) -> TrialWork | None:
+        """A new trial, or None where the budget is claimed or the space exhausted.
+
+        Raises:
+            RunError: every trial so far failed.
+        """
+        with self._lock:
+            trials = self.trials()
+            failed = [trial for trial in trials if trial.state == TrialState.FAIL and not was_interrupted(trial)]
+            if len(failed) >= HOPELESS and len(failed) >= len(self.counted(trials)):
+                raise RunError(f"{len(failed)} trials failed, the last because: {failed[-1].user_attrs['error']}")
+            if len(self.counted(trials)) + len(_running(trials)) >= self.budget:
+                return None
+            candidate = self.proposer.next([t for t in trials if not was_interrupted(t)], len(trials))
+            if candidate is None:
+                return None
+            self.study.enqueue_trial(self.proposer.params(candidate))
+            return TrialWork(candidate, self.study.ask(self.proposer.distributions()))
+
+    def others_running(self) -> bool:
+        """Whether some trial is unfinished, so that its failure could free a place in the budget."""
+        return bool(_running(self.trials()))
+
+    def complete(
+        self, work: TrialWork, scores: Mapping[str, Score], objectives: tuple[str, ...], extra: Mapping[str, Any]
+    ) -> None:
+        """Record a trial's scores."""
+        work.trial.set_user_attr("scores", {name: score.to_json() for name, score in scores.items()})
+        self._annotate(work, extra)
+        self.study.tell(work.trial, [scores[name].value for name in objectives])
+
+    def fail(self, work: TrialWork, error: str, extra: Mapping[str, Any]) -> None:
+        """Record why a trial failed."""
+        self._annotate(work, {"error": error} | dict(extra))
+        self.study.tell(work.trial, state=TrialState.FAIL)
+
+    def abandon(self, work: TrialWork) -> None:
+        """Record that a trial was interrupted; its candidate may come again."""
+        self.study.tell(work.trial, state=TrialState.FAIL)
+
+    def write_reference(self, name: str, content: list[dict[str, Any]]) -> None:
+        """Record a reference's scores at each of its checkpoints."""
+        self.folder.write_json(self._reference_path(name), {"name": name, "points": content})
+        (self.folder.references / f"{name}.claim").unlink(missing_ok=True)
+
+    def references(self) -> dict[str, list[dict[str, Any]]]:
+        """Every scored reference: its name, and its checkpoints."""
+        found = (json.loads(path.read_text()) for path in sorted(self.folder.references.glob("*.json")))
+        return {content["name"]: content["points"] for content in found}
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials, in order."""
+        return self.study.get_trials(deepcopy=False)
+
+    def counted(self, trials: list[FrozenTrial] | None = None) -> list[FrozenTrial]:
+        """Trials that use the budget."""
+        return [trial for trial in (self.trials() if trials is None else trials) if trial.state in COUNTED]
+
+    def _reference_path(self, name: str) -> Path:
+        return self.folder.references / f"{name}.json"
+
+    def _annotate(self, work: TrialWork, attributes: Mapping[str, Any]) -> None:
+        for key, value in attributes.items():
+            work.trial.set_user_attr(key, value)
+
+
+def _running(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    return [trial for trial in trials if trial.state == TrialState.RUNNING]
+
+
+def was_interrupted(trial: FrozenTrial) -> bool:
+    """Whether a trial ended for no fault of its own, so that its candidate may be tried again."""
+    return trial.state == TrialState.FAIL and "error" not in trial.user_attrs
+
+
+def open_ledger(laboratory: Laboratory, folder: RunFolder) -> Ledger:
+    """The ledger of a run, made or joined.
+
+    Raises:
+        RunError: the folder's study was made with other settings.
+    """
+    config, space = laboratory.config, laboratory.candidates
+    proposer = Proposer(
+        space=space,
+        sampler=chosen_sampler(config.search.sampler, budget=config.search.budget, groups=len(space.groups)),
+        directions=tuple(
+            "minimize" if direction(name) == "lower" else "maximize" for name in config.scoring.objectives
+        ),
+        seed=config.seed,
+    )
+    return Ledger(folder, proposer, identity=laboratory.identity, budget=config.search.budget)

@@ -1,0 +1,100 @@
+"""Local worker processes: one per device, watched, and stopped together."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import signal
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from memcontrol.errors import MemControlError, RunError
+from memcontrol.study.events import Listener
+
+
+class Work(Protocol):
+    """What each process runs; a module-level function, so that a new process can import it."""
+
+    def __call__(self, order: Any, number: int, device: str, listener: Listener) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Stopped:
+    reason: str
+
+
+def worker_devices(count: int | None) -> list[str]:
+    """A device for each worker: one per GPU where there are GPUs, else one per core; `count` overrides how many."""
+    gpus = torch.cuda.device_count()
+    wanted = count or gpus or len(os.sched_getaffinity(0))
+    return [f"cuda:{i % gpus}" if gpus else "cpu" for i in range(wanted)]
+
+
+def run_processes(work: Work, order: Any, devices: list[str], listener: Listener) -> None:
+    """Run `work(order, number, device, listener)` in a new process for each device, until all have ended.
+
+    Raises:
+        RunError: a worker ended with an error. KeyboardInterrupt passes through once all workers have stopped.
+    """
+    context = multiprocessing.get_context("spawn")
+    events: Any = context.Queue()
+    processes = [
+        context.Process(target=_in_process, args=(work, order, number, device, events), daemon=True)
+        for number, device in enumerate(devices)
+    ]
+    try:
+        for process in processes:
+            process.start()
+        _watch(processes, events, listener)
+    finally:
+        _stop(processes)
+
+
+def _in_process(work: Work, order: Any, number: int, device: str, events: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launching process hears Ctrl-C and stops its workers
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        work(order, number, device, events.put)
+    except MemControlError as error:
+        events.put(_Stopped(str(error)))
+    except KeyboardInterrupt:
+        events.cancel_join_thread()
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _watch(processes: list[Any], events: Any, listener: Listener) -> None:
+    while True:
+        alive = any(process.is_alive() for process in processes)
+        try:
+            event = events.get(timeout=0.2)
+        except queue.Empty:
+            if alive:
+                continue
+            break
+        if isinstance(event, _Stopped):
+            raise RunError(event.reason)
+        listener(event)
+    for number, process in enumerate(processes):
+        if process.exitcode:
+            raise RunError(
+                f"worker {number} ended with exit code {process.exitcode}; finished trials are kept: "
+                "run the same command again to go on"
+            )
+
+
+def _stop(processes: list[Any]) -> None:
+    for process in processes:
+        if process.is_alive():
+            process.terminate()
+    for process in processes:
+        if process.pid is not None:
+            process.join(timeout=20)
+        if process.is_alive():
+            process.kill()
+            process.join()

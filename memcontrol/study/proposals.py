@@ -1,0 +1,115 @@
+"""Which candidate comes next: known baselines first, then an Optuna sampler, and never one that has been seen.
+
+A proposal is a pure function of (history, seed, number): the sampler is made anew over an in-memory copy of the
+history, so a resumed search proposes what an undisturbed one would have.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from memcontrol.study.candidate import Candidate, CandidateSpace
+
+RATE = "learning_rate_index"
+ATTEMPTS = 4
+"""How often the sampler is asked again, each time with another seed, before its last proposal is changed at random."""
+GP_TRIALS, GP_GROUPS = 200, 32
+"""Above either, a Gaussian process takes seconds for a proposal."""
+
+
+def chosen_sampler(name: str, *, budget: int, groups: int) -> str:
+    """The sampler that `auto` means for this budget and space."""
+    if name != "auto":
+        return name
+    return "gp" if budget <= GP_TRIALS and groups <= GP_GROUPS else "tpe"
+
+
+def _sampler(name: str, seed: int) -> BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if name == "gp":
+            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=10)
+        if name == "tpe":
+            return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+        if name == "nsga2":
+            return optuna.samplers.NSGAIISampler(seed=seed, population_size=12)
+        return optuna.samplers.RandomSampler(seed=seed)
+
+
+@dataclass(frozen=True)
+class Proposer:
+    """Proposes candidates of one space.
+
+    Attributes:
+        sampler: `gp`, `tpe`, `nsga2` or `random`.
+        directions: `minimize` or `maximize` for each objective.
+    """
+
+    space: CandidateSpace
+    sampler: str
+    directions: tuple[str, ...]
+    seed: int
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Optuna's view of the space: one categorical for each group, and the learning rate's grid index."""
+        bits: dict[str, BaseDistribution] = {
+            group.name: CategoricalDistribution((False, True)) for group in self.space.groups
+        }
+        return bits | {RATE: IntDistribution(self.space.rates.first, self.space.rates.last)}
+
+    def candidate(self, params: Mapping[str, Any]) -> Candidate:
+        """The candidate of a trial's parameters."""
+        return self.space.candidate([params[group.name] for group in self.space.groups], params[RATE])
+
+    def params(self, candidate: Candidate) -> dict[str, Any]:
+        """A trial's parameters for a candidate; one that trains nothing takes the grid's first rate."""
+        rate = candidate.learning_rate
+        index = self.space.rates.first if rate is None else self.space.rates.nearest(rate)
+        bits = {group.name: bit for group, bit in zip(self.space.groups, candidate.bits, strict=True)}
+        return bits | {RATE: index}
+
+    def next(self, history: Sequence[FrozenTrial], number: int) -> Candidate | None:
+        """A candidate that no trial of `history` has, or None where the space is exhausted."""
+        seen = {self.candidate(trial.params) for trial in history}
+        if len(seen) >= self.space.size:
+            return None
+        for baseline in self.space.baselines():
+            if baseline not in seen:
+                return baseline
+        for attempt in range(ATTEMPTS):
+            proposed = self._asked(history, number, attempt)
+            if proposed not in seen:
+                return proposed
+        return self._changed(proposed, seen, number)
+
+    def _asked(self, history: Iterable[FrozenTrial], number: int, attempt: int) -> Candidate:
+        entropy = np.random.SeedSequence([self.seed, 301, number, attempt])
+        sampler = _sampler(self.sampler, int(entropy.generate_state(1)[0]))
+        mirror = optuna.create_study(directions=list(self.directions), sampler=sampler)
+        mirror.add_trials([trial for trial in history if trial.state != TrialState.FAIL])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return self.candidate(mirror.ask(self.distributions()).params)
+
+    def _changed(self, start: Candidate, seen: set[Candidate], number: int) -> Candidate:
+        """An unseen candidate a short random walk away."""
+        rng = np.random.default_rng([self.seed, 302, number])
+        params = self.params(start)
+        while True:
+            place = int(rng.integers(len(self.space.groups) + 1))
+            if place < len(self.space.groups):
+                name = self.space.groups[place].name
+                params[name] = not params[name]
+            else:
+                params[RATE] = int(rng.integers(self.space.rates.first, self.space.rates.last + 1))
+            if (candidate := self.candidate(params)) not in seen:
+                return candidate

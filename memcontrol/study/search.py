@@ -1,0 +1,116 @@
+"""The whole search: load, check, let workers run the budget, and write down what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from filelock import FileLock, Timeout
+from optuna.trial import TrialState
+
+from memcontrol.cache import Cache, default_cache_folder
+from memcontrol.config import RunConfig
+from memcontrol.errors import RunError
+from memcontrol.run import RunFolder, write_atomically
+from memcontrol.study.events import Event, Finished, Listener, Note
+from memcontrol.study.ledger import Ledger, open_ledger
+from memcontrol.study.processes import run_processes, worker_devices
+from memcontrol.study.results import write_results, write_trials
+from memcontrol.study.trial import Laboratory
+from memcontrol.study.worker import Worker, WorkOrder, run_worker
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """A finished (or interrupted) search.
+
+    Attributes:
+        folder: where everything is written.
+        front: the content of `front.json`.
+        exhausted: whether the space ended before the budget.
+    """
+
+    folder: RunFolder
+    front: dict[str, Any]
+    exhausted: bool
+
+
+def default_folder(config: RunConfig) -> Path:
+    """`runs/<data>-<model>-<space>`, so that the same command resumes."""
+    names = (Path(part).stem or "data" for part in (config.data.source, config.model, config.space))
+    return Path("runs") / "-".join(names)
+
+
+def ignore(event: Event) -> None:
+    """Listen to nothing."""
+
+
+def search(
+    config: RunConfig, out: Path | None = None, *, workers: int | None = None, listener: Listener = ignore
+) -> SearchResult:
+    """Run or resume a search to its total budget.
+
+    Args:
+        out: run folder; `default_folder` unless given.
+        workers: processes; None for one per GPU, or one per core where there is none.
+        listener: told what happens as it happens.
+
+    Raises:
+        MemControlError: bad input, before anything is written; or a study that cannot go on, its trials kept.
+        KeyboardInterrupt: after every worker has stopped and the results so far are written.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    devices = worker_devices(workers)
+    if devices[0] == "cpu":
+        torch.set_num_threads(1)
+    cache = Cache(default_cache_folder())
+    laboratory = Laboratory(config, cache=cache, device=devices[0])
+    folder = RunFolder(out or default_folder(config))
+    folder.prepare()
+    try:
+        with FileLock(folder.launch_lock, timeout=0):
+            return _search(laboratory, folder, devices, listener)
+    except Timeout as error:
+        raise RunError(f"another search is writing to {folder.path}: wait for it, or use another --out") from error
+
+
+def _search(laboratory: Laboratory, folder: RunFolder, devices: Sequence[str], listener: Listener) -> SearchResult:
+    ledger = open_ledger(laboratory, folder)
+    ledger.release_stale()
+    write_atomically(folder.config, laboratory.config.to_yaml())
+    for text in (*laboratory.dataset.notes, _plan(laboratory, ledger, len(devices))):
+        listener(Note(text))
+
+    def watch(event: Event) -> None:
+        listener(event)
+        if isinstance(event, Finished):
+            write_trials(laboratory, ledger, folder)
+
+    try:
+        if len(devices) == 1:
+            Worker(laboratory, folder, 0, watch).run()
+        else:
+            order = WorkOrder(laboratory.config, folder.path, laboratory.frozen.cache.folder)
+            run_processes(run_worker, order, list(devices), watch)
+    finally:
+        front = write_results(laboratory, ledger, folder)
+    return SearchResult(folder, front, exhausted=len(ledger.counted()) < ledger.budget)
+
+
+def _plan(laboratory: Laboratory, ledger: Ledger, workers: int) -> str:
+    space, done = ledger.proposer.space, len(ledger.counted())
+    failed = sum(trial.state == TrialState.FAIL for trial in ledger.trials())
+    resumed = (
+        f"{done} of {ledger.budget} candidates are done already{f', {failed} failed' if failed else ''}; "
+        if done
+        else ""
+    )
+    return (
+        f"{resumed}budget {ledger.budget} candidates of {space.size:,} ({len(space.groups)} groups, "
+        f"{space.rates.last - space.rates.first + 1} learning rates), sampler {ledger.proposer.sampler}, "
+        f"{workers} worker{'s' if workers > 1 else ''}, seed {laboratory.config.seed}"
+    )

@@ -1,0 +1,199 @@
+"""One candidate's scores: tune its groups, sample, compare with held-out images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from memcontrol.cache import Cache
+from memcontrol.config import RunConfig, TuningConfig
+from memcontrol.data import load_dataset
+from memcontrol.data.identity import dataset_fingerprint
+from memcontrol.data.images import Dataset, Pixels
+from memcontrol.encoders import load_encoder
+from memcontrol.finetuning import Step, TrainingBatches, finetune
+from memcontrol.groups import ParameterGroup, parameter_groups
+from memcontrol.mask_records import ModelIdentity
+from memcontrol.methods import tuned
+from memcontrol.pipeline import FrozenPipeline, load_pipeline
+from memcontrol.sampling import drawn_prompts, sample
+from memcontrol.score import RealImages, Score, Scorer, parse_name
+from memcontrol.space import LogRange, SearchSpace, load_space
+from memcontrol.study.candidate import CandidateSpace, RateGrid
+
+OnStep = Callable[[str, int, int], None]
+"""Called with a phase, the step done, and the number of steps."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one tuning gave.
+
+    Attributes:
+        images: the generated images, `(N, H, W, 3)`.
+        steps: optimizer steps behind them.
+        loss: mean training loss over the last tenth of the steps; None where nothing trained.
+        seconds: wall time since the tuning began.
+    """
+
+    scores: dict[str, Score]
+    images: Pixels
+    steps: int
+    loss: float | None
+    seconds: float
+
+
+def flattened(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as one level of dotted names and text."""
+    flat: dict[str, str] = {}
+    for key, value in content.items():
+        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)}
+    return flat
+
+
+def rate_range(space: SearchSpace) -> tuple[float, float]:
+    """Lowest and highest learning rate of a space; the same twice where it is fixed."""
+    rate = space.learning_rate
+    return (rate.low, rate.high) if isinstance(rate, LogRange) else (rate, rate)
+
+
+class Laboratory:
+    """Everything that all trials of a run share, loaded once: pipeline, data, encoded latents and captions, scorer."""
+
+    def __init__(self, config: RunConfig, *, cache: Cache, device: str) -> None:
+        self.config = config
+        self.frozen: FrozenPipeline = load_pipeline(config.model, cache=cache, device=device)
+        self.dataset: Dataset = load_dataset(config.data, resolution=self.frozen.resolution, seed=config.seed)
+        self.space = load_space(config.space)
+        self.candidates = self._candidates()
+        training = self.dataset.training
+        self.batches = TrainingBatches(
+            latents=self.frozen.latent_moments(training),
+            text=self.frozen.text_embeddings(training.captions),
+            repeats=self.dataset.repeats,
+            batch=config.tuning.batch,
+            caption_dropout=config.tuning.caption_dropout,
+            train_timesteps=int(self.frozen.scheduler_config["num_train_timesteps"]),
+            seed=config.seed,
+        )
+        self.prompts = drawn_prompts(training.captions, config.sampling.images, config.seed)
+        self.scorer = self._scorer()
+        self.accelerator = Accelerator(mixed_precision=config.tuning.mixed_precision, cpu=device == "cpu")
+
+    def _candidates(self) -> CandidateSpace:
+        groups = parameter_groups(self.space, self.frozen.unet)
+        return CandidateSpace(
+            groups=tuple(group for group in groups if not group.always),
+            always=tuple(group for group in groups if group.always),
+            rates=RateGrid.between(*(self.config.learning_rate or rate_range(self.space))),
+            steps=self.config.tuning.steps,
+        )
+
+    @cached_property
+    def model(self) -> ModelIdentity:
+        """The base model's identity."""
+        return ModelIdentity.of(self.frozen.unet, self.config.model)
+
+    @cached_property
+    def data_fingerprint(self) -> str:
+        """The data set's identity."""
+        return dataset_fingerprint(self.dataset)
+
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """What must be the same for two trials to be comparable, each by a name that a user knows."""
+        content = self.config.model_dump(mode="json", exclude={"search": {"budget", "sampler"}})
+        return flattened(content) | {
+            "architecture": self.model.architecture,
+            "weights": self.model.weights,
+            "data content": self.data_fingerprint,
+            "space content": self.space.sha256,
+        }
+
+    def _scorer(self) -> Scorer:
+        scoring, heldout = self.config.scoring, self.dataset.heldout
+        names = [*dict.fromkeys(scoring.objectives + scoring.reported)]
+        wanted = {parse_name(name)[1] for name in names if ":" not in name}
+        encoders = {
+            name: load_encoder(name, device=str(self.frozen.device), encode_latents=self.frozen.encode)
+            for name in sorted(wanted)
+        }
+        same = self.dataset.same_subjects
+        real = RealImages(
+            training=self.frozen.reconstruct(self.dataset.training),
+            fidelity=self.frozen.reconstruct(heldout.fidelity),
+            copying=self.frozen.reconstruct(heldout.copying),
+            same_subjects=None if same is None else self.frozen.reconstruct(same),
+            training_raw=self.dataset.training.pixels(),
+            fidelity_raw=heldout.fidelity.pixels(),
+            copying_raw=heldout.copying.pixels(),
+            same_subjects_raw=None if same is None else same.pixels(),
+        )
+        return Scorer(
+            real,
+            names,
+            encoders,
+            components=scoring.components,
+            permutations=scoring.permutations,
+            seed=self.config.seed,
+        )
+
+    def untuned(self, on_step: OnStep) -> Evaluation:
+        """Scores of the base model as it is."""
+        return self._scored(0, None, time.monotonic(), on_step)
+
+    def evaluate(
+        self, groups: tuple[ParameterGroup, ...], rate: float | None, steps: int, on_step: OnStep
+    ) -> Evaluation:
+        """Scores after tuning `groups` for `steps` steps at a peak learning rate of `rate`."""
+        if not groups or rate is None:
+            return self.untuned(on_step)
+        return self.trajectory(groups, rate, (steps,), on_step)[0]
+
+    def trajectory(
+        self, groups: tuple[ParameterGroup, ...], rate: float, points: tuple[int, ...], on_step: OnStep
+    ) -> list[Evaluation]:
+        """Scores at each of `points` steps of one tuning that ends at the last of them."""
+        began, evaluations, losses = time.monotonic(), [], []
+        tuning = self.config.tuning.model_copy(update={"steps": max(points)})
+        chosen: dict[str, list[str]] = {}
+        for group in groups:
+            chosen.setdefault(group.method, []).extend(group.parameters)
+        with tuned(self.frozen.unet, chosen) as parameters:
+            for step in self._steps(parameters, rate, tuning):
+                losses.append(step.loss)
+                on_step("tune", step.number, tuning.steps)
+                if step.number in points:
+                    with step.averaged():
+                        recent = float(np.mean(losses[-max(1, step.number // 10) :]))
+                        evaluations.append(self._scored(step.number, recent, began, on_step))
+            self.accelerator.free_memory()
+        return evaluations
+
+    def _steps(self, parameters: dict[str, torch.nn.Parameter], rate: float, tuning: TuningConfig) -> Iterator[Step]:
+        return finetune(
+            self.frozen.unet,
+            parameters,
+            self.batches,
+            learning_rate=rate,
+            config=tuning,
+            scheduler_config=self.frozen.scheduler_config,
+            accelerator=self.accelerator,
+        )
+
+    def _scored(self, steps: int, loss: float | None, began: float, on_step: OnStep) -> Evaluation:
+        batches = []
+        total = len(self.prompts)
+        for pixels in sample(self.frozen, self.prompts, self.config.sampling, seed=self.config.seed):
+            batches.append(pixels)
+            on_step("sample", sum(map(len, batches)), total)
+        images = np.concatenate(batches)
+        on_step("score", 0, 1)
+        return Evaluation(self.scorer(images), images, steps, loss, time.monotonic() - began)
