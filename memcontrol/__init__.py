@@ -1,1 +1,28 @@
-"""MemControl."""
+"""MemControl: find which parameters of a diffusion model to fine-tune, so that it learns the images without copying them."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memcontrol.config import RunConfig as RunConfig
+    from memcontrol.mask import Mask as Mask
+    from memcontrol.releasing import finetune as finetune
+    from memcontrol.space import SearchSpace as SearchSpace
+    from memcontrol.study.search import search as search
+
+_HOMES = {
+    "Mask": "memcontrol.mask",
+    "RunConfig": "memcontrol.config",
+    "SearchSpace": "memcontrol.space",
+    "finetune": "memcontrol.releasing",
+    "search": "memcontrol.study.search",
+}
+__all__ = ["Mask", "RunConfig", "SearchSpace", "finetune", "search"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'memcontrol' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

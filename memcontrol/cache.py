@@ -48,7 +48,7 @@ class Cache:
                 target = np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape)
                 fill(target)
                 target.flush()
-                os.replace(partial, path)
+                Path(partial).replace(path)
             finally:
                 Path(partial).unlink(missing_ok=True)
         return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from memcontrol.errors import MemControlError
 
@@ -23,7 +24,7 @@ class DataConfig(Settings):
     """Where images come from and how they are split.
 
     Attributes:
-        source: `brain`, `faces`, `digits`, or a path (folder, CSV or XLSX table, `.npz`), or `hf:NAME` for Hugging Face.
+        source: `brain`, `faces`, `digits`, a path (folder, CSV or XLSX table, `.npz`), or `hf:NAME` (Hugging Face).
         train_size: distinct training images.
         repeat: `F:K`, a fraction F of the training images repeated K times in an epoch; None for no repeats.
         fidelity, copying, confirmation: images asked for in each held-out set; finite sources give what they have.
@@ -79,10 +80,31 @@ class SamplingConfig(Settings):
     batch: Positive = 64
 
 
-class ScoringConfig(Settings):
-    """What is optimised and what else is reported, each named `measure@encoder`."""
+PRESETS = {
+    "default": ("fd@efficientnet-lite0", "copy_gap@pixels"),
+    "noise-magnitude-and-fid": ("fid@inception", "noise_magnitude@unet"),
+    "fid-and-mifid": ("fid@inception", "mifid@inception"),
+}
+"""Names for sets of objectives; the last two are the pairs of Dutt et al. 2025 (arXiv 2405.19458)."""
 
-    objectives: tuple[str, ...] = ("fd@efficientnet-lite0", "copy_gap@pixels")
+
+def _expanded(objectives: object) -> object:
+    if isinstance(objectives, str):
+        return PRESETS.get(objectives, tuple(name.strip() for name in objectives.split(",")))
+    return objectives
+
+
+class ScoringConfig(Settings):
+    """What is optimised and what else is reported, each named `measure@encoder` or `module:function`.
+
+    Attributes:
+        objectives: a list, or the name of one of `PRESETS`.
+        components: leading components of the reference on which `fd` is computed.
+        permutations: shuffled memberships behind each copying score's interval.
+        reward_weights: one for each objective.
+    """
+
+    objectives: Annotated[tuple[str, ...], BeforeValidator(_expanded), Field(min_length=1)] = PRESETS["default"]
     reported: tuple[str, ...] = (
         "kid@efficientnet-lite0",
         "amd@efficientnet-lite0",
@@ -148,10 +170,20 @@ def load_config(path: Path) -> RunConfig:
         raise MemControlError(f"no configuration file {path}: name an existing YAML file with --config")
     try:
         content = yaml.safe_load(path.read_text()) or {}
-        return RunConfig.model_validate(content)
+        return validated(content, where=str(path))
     except yaml.YAMLError as error:
         raise MemControlError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+
+
+def validated(content: Mapping[str, Any], *, where: str) -> RunConfig:
+    """A `RunConfig` from plain values.
+
+    Raises:
+        MemControlError: a key or value that is not allowed, named after `where`.
+    """
+    try:
+        return RunConfig.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise MemControlError(f"{path}: {where}: {first['msg']} (got {first['input']!r})") from error
+        key = ".".join(str(part) for part in first["loc"])
+        raise MemControlError(f"{where}: {key}: {first['msg']} (got {first['input']!r})") from error

@@ -17,8 +17,9 @@ from diffusers.training_utils import EMAModel
 from numpy.typing import NDArray
 
 from memcontrol.config import TuningConfig
+from memcontrol.data.images import Dataset
 from memcontrol.errors import DivergedError
-from memcontrol.pipeline import LatentMoments, TextEmbeddings
+from memcontrol.pipeline import FrozenPipeline, LatentMoments, TextEmbeddings
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,9 @@ class TrainingBatches:
         """Images of one step: epochs are shuffled one after another, without a gap between them."""
         stream = np.repeat(np.arange(len(self.repeats)), self.repeats)
         wanted = np.arange(step * self.batch, (step + 1) * self.batch)
-        epochs, within = np.divmod(wanted, len(stream))
-        return np.array(
-            [stream[_shuffled(len(stream), self.seed, int(e))[w]] for e, w in zip(epochs, within, strict=True)]
-        )
+        epochs, places = np.divmod(wanted, len(stream))
+        orders = [_shuffled(len(stream), self.seed, int(epoch)) for epoch in epochs]
+        return np.array([stream[order[place]] for order, place in zip(orders, places, strict=True)])
 
     def at(self, step: int) -> Batch:
         """The batch of one step, on the CPU; random numbers do not depend on the device."""
@@ -145,7 +145,7 @@ def finetune(
     """Optimise `parameters` of `unet` for `config.steps` steps, yielding after each.
 
     Args:
-        parameters: the only tensors that train, from `memcontrol.methods.tuned`; the optimizer holds state for these alone.
+        parameters: the only tensors that train, from `memcontrol.methods.tuned`; the optimizer has state for these alone.
         learning_rate: its peak.
         scheduler_config: the pipeline's noise schedule.
 
@@ -178,6 +178,40 @@ def finetune(
         if average is not None:
             average.step(tensors)
         yield Step(number + 1, value, optimizer.param_groups[0]["lr"], average, parameters)
+
+
+def training_batches(frozen: FrozenPipeline, dataset: Dataset, config: TuningConfig, *, seed: int) -> TrainingBatches:
+    """The training set's batches, its images and captions encoded once."""
+    return TrainingBatches(
+        latents=frozen.latent_moments(dataset.training),
+        text=frozen.text_embeddings(dataset.training.captions),
+        repeats=dataset.repeats,
+        batch=config.batch,
+        caption_dropout=config.caption_dropout,
+        train_timesteps=int(frozen.scheduler_config["num_train_timesteps"]),
+        seed=seed,
+    )
+
+
+def finetune_pipeline(
+    frozen: FrozenPipeline,
+    parameters: Mapping[str, torch.nn.Parameter],
+    batches: TrainingBatches,
+    *,
+    learning_rate: float,
+    config: TuningConfig,
+    accelerator: Accelerator,
+) -> Iterator[Step]:
+    """`finetune` with a pipeline's own U-Net and noise schedule."""
+    return finetune(
+        frozen.unet,
+        parameters,
+        batches,
+        learning_rate=learning_rate,
+        config=config,
+        scheduler_config=frozen.scheduler_config,
+        accelerator=accelerator,
+    )
 
 
 def _moved(batch: Batch, share: slice, device: torch.device) -> Batch:

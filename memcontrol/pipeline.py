@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import diffusers
+import transformers
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from numpy.typing import NDArray
 
@@ -20,6 +22,8 @@ from memcontrol.fingerprint import fingerprint
 
 SHIPPED = ("tiny", "tiny-sd")
 ENCODE_BATCH = 32
+DECODE_BATCH = 16
+"""Small, so that the decoder's activations stay in a CPU's cache."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,10 @@ class FrozenPipeline:
         cache: where encoded latents and captions are kept.
     """
 
-    def __init__(self, pipeline: StableDiffusionPipeline, *, name: str, device: str, cache: Cache) -> None:
+    def __init__(self, pipeline: Any, *, name: str, device: str, cache: Cache) -> None:
         self.name, self.device, self.cache = name, torch.device(device), cache
         self.pipeline = pipeline.to(self.device)
-        self.unet: UNet2DConditionModel = pipeline.unet.eval().requires_grad_(False)
+        self.unet: Any = pipeline.unet.eval().requires_grad_(False)
         self.vae = pipeline.vae.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.text_encoder = pipeline.text_encoder.eval().requires_grad_(False)
         self.tokenizer = pipeline.tokenizer
@@ -114,16 +118,9 @@ class FrozenPipeline:
         table = self.cache.array("text", key, (len(unique), length, width), fill)
         return TextEmbeddings(table, np.array([where[caption] for caption in captions], dtype=np.intp))
 
-    @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> Pixels:
         """Images `(N, H, W, 3)` of scaled latents `(N, C, h, w)`."""
-        shift = float(self.vae.config.get("shift_factor") or 0.0)
-        scaled = (latents / self._scale() + shift).to(self.vae.dtype)
-        decoded = self.vae.decode(scaled.contiguous(memory_format=torch.channels_last)).sample
-        pixels: Pixels = (
-            (decoded.float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        )
-        return pixels
+        return np.concatenate([self._decoded(part) for part in latents.split(DECODE_BATCH)])
 
     @torch.no_grad()
     def encode(self, pixels: Pixels) -> NDArray[np.float32]:
@@ -149,6 +146,15 @@ class FrozenPipeline:
 
     def _scale(self) -> float:
         return float(self.vae.config["scaling_factor"])
+
+    @torch.no_grad()
+    def _decoded(self, latents: torch.Tensor) -> Pixels:
+        shift = float(self.vae.config.get("shift_factor") or 0.0)
+        scaled = (latents / self._scale() + shift).to(self.vae.dtype)
+        decoded = self.vae.decode(scaled.contiguous(memory_format=torch.channels_last)).sample
+        bytes_ = (decoded.float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
+        pixels: Pixels = bytes_.permute(0, 2, 3, 1).cpu().numpy()
+        return pixels
 
     @torch.no_grad()
     def _posterior(self, pixels: Pixels) -> Any:
@@ -184,9 +190,8 @@ def model_folder(model: str) -> str:
         return model
     if model.count("/") == 1 and not path.is_absolute() and not model.startswith("."):
         return model
-    raise ModelError(
-        f"unknown model {model!r}: {nearest_names(model, SHIPPED)}; or give a pipeline folder or a hub id owner/name"
-    )
+    close = nearest_names(model, SHIPPED)
+    raise ModelError(f"unknown model {model!r}: {close}; or give a pipeline folder or a hub id owner/name")
 
 
 def load_pipeline(
@@ -198,11 +203,32 @@ def load_pipeline(
         ModelError: it cannot be found or loaded, or it is not a text-conditional latent diffusion pipeline.
     """
     source = model_folder(model)
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    loaded = _loaded(
+        lambda: StableDiffusionPipeline.from_pretrained(
+            source, dtype=dtype, safety_checker=None, requires_safety_checker=False
+        ),
+        model,
+    )
+    return FrozenPipeline(loaded, name=model, device=device, cache=cache)
+
+
+def load_unet(model: str) -> torch.nn.Module:
+    """The U-Net of a pipeline alone.
+
+    Raises:
+        ModelError: it cannot be found or loaded.
+    """
+    source = model_folder(model)
+    diffusers.utils.logging.disable_progress_bar()
+    loaded: torch.nn.Module = _loaded(lambda: UNet2DConditionModel.from_pretrained(source, subfolder="unet"), model)
+    return loaded
+
+
+def _loaded(load: Callable[[], Any], model: str) -> Any:
     try:
-        loaded = StableDiffusionPipeline.from_pretrained(
-            source, torch_dtype=dtype, safety_checker=None, requires_safety_checker=False
-        )
+        return load()
     except (OSError, ValueError, KeyError, TypeError) as error:
         first = str(error).splitlines()[0]
         raise ModelError(f"cannot load {model} as a Stable Diffusion pipeline: {first}") from error
-    return FrozenPipeline(loaded, name=model, device=device, cache=cache)

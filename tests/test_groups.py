@@ -250,7 +250,7 @@ def test_attention_groupings_refuse_other_parameters(group_by: str) -> None:
 
 
 def test_attention_spaces_refuse_a_unet_without_attention() -> None:
-    with pytest.raises(SpaceError, match="attention-blocks: part 1 .* selects none .* UNet2DModel"):
+    with pytest.raises(SpaceError, match=r"attention-blocks: part 1 .* selects none .* UNet2DModel"):
         groups_of("attention-blocks", "plain")
 
 
@@ -274,6 +274,11 @@ def test_fingerprints_do_not_depend_on_the_order_of_modules() -> None:
     assert architecture_fingerprint(forward) == architecture_fingerprint(backward)
     assert weights_fingerprint(forward) == weights_fingerprint(backward)
     assert architecture_fingerprint(forward) != architecture_fingerprint(nn.ModuleDict({"a": layers["a"]}))
+
+
+def test_equal_bytes_of_another_type_are_other_weights() -> None:
+    whole, half = nn.ParameterDict({"a": torch.zeros(2)}), nn.ParameterDict({"a": torch.zeros(4, dtype=torch.float16)})
+    assert weights_fingerprint(whole) != weights_fingerprint(half)
 
 
 def test_weights_on_the_meta_device_are_refused() -> None:

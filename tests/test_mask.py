@@ -307,6 +307,11 @@ def test_a_score_that_could_not_be_read_back_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_provenance_that_json_cannot_hold_is_not_written(unet: UNet2DConditionModel) -> None:
+    with pytest.raises(MaskError, match="JSON cannot hold"):
+        build(unet, provenance={"loss": float("nan")}).to_json()
+
+
 def test_masks_are_frozen(unet: UNet2DConditionModel) -> None:
     with pytest.raises(FrozenInstanceError):
         build(unet).name = "other"  # type: ignore[misc]

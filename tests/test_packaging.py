@@ -1,5 +1,7 @@
 """The search spaces are found from a wheel, from a checkout and by path; the pins and the extras agree."""
 
+import ast
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from memcontrol.space import load_space, space_folder
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 FAISS = {"faiss-cpu", "faiss-gpu-cu12"}
+NOT_INSTALLED = {"health_multimodal": ["hi-ml-multimodal"]}
 
 
 def normal(name: str) -> str:
@@ -36,6 +39,13 @@ def required(requirements: list[str]) -> set[str]:
 
 def extra_packages(extra: str) -> set[str]:
     return required(PROJECT["optional-dependencies"][extra])
+
+
+def third_party_imports(source: str) -> set[str]:
+    nodes = list(ast.walk(ast.parse(source)))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"memcontrol"}
 
 
 def pins(file: str) -> dict[str, str]:
@@ -149,3 +159,16 @@ def test_pins_cover_every_direct_requirement():
 def test_medical_pins_differ_in_torch_alone():
     general, medical = pins("constraints.txt"), pins("constraints-medical.txt")
     assert {name for name, version in general.items() if medical.get(name) != version} == {"torch"}
+
+
+def test_every_imported_package_is_declared():
+    """A package that only comes along with another can go away with that other's next release."""
+    declared = required(PROJECT["dependencies"]).union(*map(extra_packages, PROJECT["optional-dependencies"]))
+    distributions = NOT_INSTALLED | dict(importlib.metadata.packages_distributions())
+    undeclared = {
+        name
+        for path in (ROOT / "memcontrol").rglob("*.py")
+        for name in third_party_imports(path.read_text(encoding="utf-8"))
+        if not declared & {normal(distribution) for distribution in distributions.get(name, [name])}
+    }
+    assert undeclared == set()

@@ -85,6 +85,8 @@ def test_content_reads_back_and_decides_the_hash(tmp_path: Path) -> None:
         assert load_space(write(tmp_path, GOOD | change)).sha256 != base.sha256
     explicit = GOOD | {"parts": [{"method": "full", "select": ["*"], "exclude": [], "group_by": "stage"}]}
     assert load_space(write(tmp_path, explicit)).sha256 == base.sha256
+    # An optional key added later must not change what today's files hash to.
+    assert base.content() == GOOD
 
 
 def test_rules_are_globs_on_whole_names() -> None:

@@ -8,6 +8,7 @@ Needs the autoencoder of `autoencoder.py`. Resumes from its last checkpoint; eac
 
 import argparse
 import logging
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,9 @@ def encoded_sources(config: dict[str, Any], vae: AutoencoderKL, work: Path) -> d
                 captions.extend(images.captions)
                 group.extend([number] * len(pixels))
         latents = torch.cat(means)
-        torch.save({"latents": latents, "captions": captions, "group": torch.tensor(group)}, path)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        torch.save({"latents": latents, "captions": captions, "group": torch.tensor(group)}, partial)
+        partial.replace(path)
     stored: dict[str, Any] = torch.load(path)
     stored["factor"] = float(1 / stored["latents"].std())
     return stored
@@ -164,7 +167,7 @@ def main() -> None:
     encoder = build_text_encoder(config, tokenizer)
     pipeline = StableDiffusionPipeline(
         vae=vae.half(),  # half the size on disk; loaded as float32 by default
-        unet=train(config, options.name, sources, encoder, tokenizer, options.work),
+        unet=train(config, options.name, sources, encoder, tokenizer, options.work).half(),
         text_encoder=encoder,
         tokenizer=tokenizer,
         scheduler=DPMSolverMultistepScheduler(**NOISE, algorithm_type="dpmsolver++"),

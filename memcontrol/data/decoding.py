@@ -50,8 +50,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("pixels are 32-bit numbers, expected 8 or 16 bit")
         image = Image.fromarray(np.rint(values / _SIXTEEN_BIT_STEP).astype(np.uint8))
-    if "transparency" in image.info:
-        image = image.convert("RGBA")
     return image.convert("RGB")
 
 

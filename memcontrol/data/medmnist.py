@@ -49,8 +49,9 @@ def medmnist_pool(path: Path, config: DataConfig, *, resolution: int) -> Pool:
 def _arrays(path: Path) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.generic]]]:
     """Images and labels by prefix."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not hasattr(archive, "files"):
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
                 raise ValueError("one array, not an archive")
             prefixes = [prefix for prefix in PARTS if f"{prefix}_images" in archive.files]
             if not prefixes:

@@ -42,8 +42,10 @@ def copying_notes(copying: int, training: int) -> list[str]:
     """A caution where the copying set is under eight times the training set."""
     if copying >= COPYING_FACTOR * training:
         return []
-    ratio = copying / training
-    return [f"the copying set is {ratio:.1f} times the training set: {COPYING_FACTOR} or more measures copying better"]
+    advised = COPYING_FACTOR * training
+    return [
+        f"the copying set has {copying:,} images: {advised:,} or more, {COPYING_FACTOR} a training image, are advised"
+    ]
 
 
 def exclusion_notes(bad: Sequence[str], copies: int, duplicates: int) -> list[str]:

@@ -59,20 +59,22 @@ def heldout_sizes(available: int, asked: tuple[int, int, int], train_size: int) 
     """How many of the `available` images go to fidelity, copying and confirmation.
 
     As many as asked for where there are enough. Otherwise in proportion, with copying weighted twice, and raised to
-    eight times the training set where the other two then keep at least an eighth of the images each.
+    eight times the training set where the other two then keep at least an eighth of the images each. Never under two.
     """
     if sum(asked) <= available:
         return asked
+    if available <= 3 * FEWEST:
+        return FEWEST, FEWEST, FEWEST
     fidelity, copying, confirmation = asked
-    most = min(copying, max(0, available - 2 * FEWEST))
     share = round(available * 2 * copying / (fidelity + 2 * copying + confirmation))
     wanted = COPYING_FACTOR * train_size
     if share < wanted <= available - 2 * (available // 8):
         share = wanted
-    others = available - min(most, share)
-    first = min(fidelity, round(others * fidelity / (fidelity + confirmation)))
-    last = min(confirmation, others - first)
-    return min(fidelity, others - last), min(most, share), last
+    share = max(FEWEST, min(share, copying, available - 2 * FEWEST))
+    others = available - share
+    first = round(others * fidelity / (fidelity + confirmation))
+    first = max(FEWEST, min(first, fidelity, others - FEWEST))
+    return first, share, min(others - first, confirmation)
 
 
 def split_pool(
@@ -187,6 +189,8 @@ def _assigned(
         else:
             others.append([i for i in usable if pool.splits is None or pool.splits[i] != "train"])
     sets = _shared_out(others, config)
+    if min(len(positions) for positions in sets) < FEWEST:  # large groups first leave the small ones to fill up with
+        sets = _shared_out(sorted(others, key=len, reverse=True), config)
     if len(training) < config.train_size or min(len(positions) for positions in sets) < FEWEST:
         return None
     return _Parts(training, sets[0], sets[1], sets[2], same_subjects=same)

@@ -19,13 +19,17 @@ class Progress:
 
 @dataclass(frozen=True)
 class Finished:
-    """A worker finished some work: `trial` is its number, None for a reference; `error` says why it failed, if it did."""
+    """A worker finished some work: `trial` is its number, None for a reference; `error` says why it failed, if it did.
+
+    `scores` holds a completed trial's objectives.
+    """
 
     worker: int
     work: str
     trial: int | None
     seconds: float
     error: str | None = None
+    scores: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)

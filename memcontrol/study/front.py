@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ PICKS = ("knee", "best-fidelity", "least-copied", "all")
 
 
 def front_positions(points: NDArray[np.float64]) -> list[int]:
-    """Positions of the rows of `(N, M)` points, to be minimised, that no row dominates; sorted by the first objective."""
+    """Positions of rows of `(N, M)` points, to be minimised, that no row dominates; sorted by the first objective."""
     kept = [
         i
         for i, point in enumerate(points)
@@ -35,7 +36,7 @@ def hypervolume(points: NDArray[np.float64], reference: NDArray[np.float64]) -> 
     levels = np.append(np.unique(inside[:, -1]), reference[-1])
     return sum(
         float(upper - lower) * hypervolume(inside[inside[:, -1] <= lower, :-1], reference[:-1])
-        for lower, upper in zip(levels[:-1], levels[1:], strict=True)
+        for lower, upper in pairwise(levels)
     )
 
 

@@ -59,18 +59,21 @@ class Ledger:
         storage = RDBStorage(f"sqlite:///{folder.study}", engine_kwargs={"connect_args": {"timeout": 120}})
         with self._lock:
             self.study = optuna.create_study(
-                study_name=STUDY, storage=storage, directions=list(proposer.directions), load_if_exists=True
+                study_name=STUDY, storage=storage, directions=proposer.directions, load_if_exists=True
             )
-            known = self.study.user_attrs.get("identity")
-            if known is None:
-                self.study.set_user_attr("identity", dict(identity))
-            elif different := [
-                f"{key} was {known.get(key)}, now {value}" for key, value in identity.items() if known.get(key) != value
-            ]:
-                raise RunError(
-                    f"{folder.path} holds a study made with other settings: {'; '.join(different)}; "
-                    "use the same settings to resume it, or another --out"
-                )
+            self._check_identity(identity)
+
+    def _check_identity(self, identity: Mapping[str, str]) -> None:
+        known = self.study.user_attrs.get("identity")
+        if known is None:
+            self.study.set_user_attr("identity", dict(identity))
+            return
+        different = [f"{key} was {known.get(key)}, now {now}" for key, now in identity.items() if known.get(key) != now]
+        if different:
+            raise RunError(
+                f"{self.folder.path} holds a study made with other settings: {'; '.join(different)}; "
+                "use the same settings to resume it, or another --out"
+            )
 
     def release_stale(self) -> int:
         """Fail what an earlier launch left running; returns how many trials that were."""

@@ -18,7 +18,8 @@ from memcontrol.study.events import Listener
 class Work(Protocol):
     """What each process runs; a module-level function, so that a new process can import it."""
 
-    def __call__(self, order: Any, number: int, device: str, listener: Listener) -> None: ...
+    def __call__(self, order: Any, number: int, device: str, listener: Listener) -> None:
+        """Work until there is none left."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def _in_process(work: Work, order: Any, number: int, device: str, events: Any) -
         events.cancel_join_thread()
 
 
-def _interrupt(signum: int, frame: object) -> None:
+def _interrupt(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optuna
@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from memcontrol.study.candidate import Candidate, CandidateSpace
 
+Direction = Literal["minimize", "maximize"]
 RATE = "learning_rate_index"
 ATTEMPTS = 4
 """How often the sampler is asked again, each time with another seed, before its last proposal is changed at random."""
@@ -56,7 +57,7 @@ class Proposer:
 
     space: CandidateSpace
     sampler: str
-    directions: tuple[str, ...]
+    directions: tuple[Direction, ...]
     seed: int
 
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -94,7 +95,7 @@ class Proposer:
     def _asked(self, history: Iterable[FrozenTrial], number: int, attempt: int) -> Candidate:
         entropy = np.random.SeedSequence([self.seed, 301, number, attempt])
         sampler = _sampler(self.sampler, int(entropy.generate_state(1)[0]))
-        mirror = optuna.create_study(directions=list(self.directions), sampler=sampler)
+        mirror = optuna.create_study(directions=self.directions, sampler=sampler)
         mirror.add_trials([trial for trial in history if trial.state != TrialState.FAIL])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

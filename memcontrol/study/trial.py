@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 
 from memcontrol.cache import Cache
@@ -18,13 +17,13 @@ from memcontrol.data import load_dataset
 from memcontrol.data.identity import dataset_fingerprint
 from memcontrol.data.images import Dataset, Pixels
 from memcontrol.encoders import load_encoder
-from memcontrol.finetuning import Step, TrainingBatches, finetune
+from memcontrol.finetuning import finetune_pipeline, training_batches
 from memcontrol.groups import ParameterGroup, parameter_groups
 from memcontrol.mask_records import ModelIdentity
 from memcontrol.methods import tuned
 from memcontrol.pipeline import FrozenPipeline, load_pipeline
 from memcontrol.sampling import drawn_prompts, sample
-from memcontrol.score import RealImages, Score, Scorer, parse_name
+from memcontrol.score import RealImages, Score, Scorer, direction, parse_name
 from memcontrol.space import LogRange, SearchSpace, load_space
 from memcontrol.study.candidate import CandidateSpace, RateGrid
 
@@ -69,21 +68,14 @@ class Laboratory:
 
     def __init__(self, config: RunConfig, *, cache: Cache, device: str) -> None:
         self.config = config
+        for name in config.scoring.objectives + config.scoring.reported:
+            direction(name)
+        self.space = load_space(config.space)
         self.frozen: FrozenPipeline = load_pipeline(config.model, cache=cache, device=device)
         self.dataset: Dataset = load_dataset(config.data, resolution=self.frozen.resolution, seed=config.seed)
-        self.space = load_space(config.space)
         self.candidates = self._candidates()
-        training = self.dataset.training
-        self.batches = TrainingBatches(
-            latents=self.frozen.latent_moments(training),
-            text=self.frozen.text_embeddings(training.captions),
-            repeats=self.dataset.repeats,
-            batch=config.tuning.batch,
-            caption_dropout=config.tuning.caption_dropout,
-            train_timesteps=int(self.frozen.scheduler_config["num_train_timesteps"]),
-            seed=config.seed,
-        )
-        self.prompts = drawn_prompts(training.captions, config.sampling.images, config.seed)
+        self.batches = training_batches(self.frozen, self.dataset, config.tuning, seed=config.seed)
+        self.prompts = drawn_prompts(self.dataset.training.captions, config.sampling.images, config.seed)
         self.scorer = self._scorer()
         self.accelerator = Accelerator(mixed_precision=config.tuning.mixed_precision, cpu=device == "cpu")
 
@@ -167,7 +159,14 @@ class Laboratory:
         for group in groups:
             chosen.setdefault(group.method, []).extend(group.parameters)
         with tuned(self.frozen.unet, chosen) as parameters:
-            for step in self._steps(parameters, rate, tuning):
+            for step in finetune_pipeline(
+                self.frozen,
+                parameters,
+                self.batches,
+                learning_rate=rate,
+                config=tuning,
+                accelerator=self.accelerator,
+            ):
                 losses.append(step.loss)
                 on_step("tune", step.number, tuning.steps)
                 if step.number in points:
@@ -176,17 +175,6 @@ class Laboratory:
                         evaluations.append(self._scored(step.number, recent, began, on_step))
             self.accelerator.free_memory()
         return evaluations
-
-    def _steps(self, parameters: dict[str, torch.nn.Parameter], rate: float, tuning: TuningConfig) -> Iterator[Step]:
-        return finetune(
-            self.frozen.unet,
-            parameters,
-            self.batches,
-            learning_rate=rate,
-            config=tuning,
-            scheduler_config=self.frozen.scheduler_config,
-            accelerator=self.accelerator,
-        )
 
     def _scored(self, steps: int, loss: float | None, began: float, on_step: OnStep) -> Evaluation:
         batches = []

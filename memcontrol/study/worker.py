@@ -82,14 +82,16 @@ class Worker:
         except KeyboardInterrupt:
             self.ledger.abandon(work)
             raise
-        except Exception as error:  # one failing trial fails alone, and says why
+        except Exception as error:  # noqa: BLE001 - one failing trial fails alone, and says why
             reason = f"{type(error).__name__}: {error}"
             self.ledger.fail(work, reason, self._facts(began))
             self._finished(name, work.number, began, reason)
             return
         facts = self._facts(began) | {"loss": evaluation.loss, "steps": evaluation.steps}
-        self.ledger.complete(work, evaluation.scores, self.laboratory.config.scoring.objectives, facts)
-        self._finished(name, work.number, began)
+        objectives = self.laboratory.config.scoring.objectives
+        self.ledger.complete(work, evaluation.scores, objectives, facts)
+        scores = {objective: evaluation.scores[objective].value for objective in objectives}
+        self._finished(name, work.number, began, scores=scores)
 
     def _facts(self, began: float) -> dict[str, Any]:
         return {"worker": self.number, "seconds": round(time.monotonic() - began, 2)}
@@ -102,12 +104,20 @@ class Worker:
 
         return tell
 
-    def _finished(self, work: str, trial: int | None, began: float, error: str | None = None) -> None:
+    def _finished(
+        self,
+        work: str,
+        trial: int | None,
+        began: float,
+        error: str | None = None,
+        *,
+        scores: dict[str, float] | None = None,
+    ) -> None:
         seconds = round(time.monotonic() - began, 2)
         self.folder.append_log(
             {"time": time.time(), "worker": self.number, "work": work, "seconds": seconds, "error": error}
         )
-        self.listener(Finished(self.number, work, trial, seconds, error))
+        self.listener(Finished(self.number, work, trial, seconds, error, scores))
 
 
 def _point(rate: float | None, evaluation: Evaluation) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Tiny image sources written to a temporary folder."""
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,31 +9,25 @@ import pytest
 from PIL import Image
 
 
-def write_image(path: Path, number: int, size: tuple[int, int] = (12, 12)) -> None:
-    """A picture that only `number` decides."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
+class Photos:
+    """Makes a folder of images with metadata; with `subjects`, that many people take turns."""
 
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
-def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
+    def __call__(self, count: int = 40, *, subjects: int | None = None, splits: Sequence[str] | None = None) -> Path:
+        self.folder.mkdir(exist_ok=True)
+        rows = [["file_name", "text"] + ["subject_id"] * bool(subjects) + ["split"] * bool(splits)]
+        for i in range(count):
+            pixels = np.random.default_rng(i).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(self.folder / f"{i:03}.png")
+            row = [f"{i:03}.png", f"caption {i}"]
+            rows.append(row + ([f"p{i % subjects}"] if subjects else []) + ([splits[i]] if splits else []))
+        with (self.folder / "metadata.csv").open("w", newline="") as file:
+            csv.writer(file).writerows(rows)
+        return self.folder
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a folder of `count` images with metadata; with `subjects`, that many people take turns."""
-
-    def make(count: int = 40, *, subjects: int | None = None, splits: Sequence[str] | None = None) -> Path:
-        folder = tmp_path / "photos"
-        header = ["file_name", "text"] + ["subject_id"] * bool(subjects) + ["split"] * bool(splits)
-        rows = []
-        for i in range(count):
-            write_image(folder / f"{i:03}.png", i)
-            row = [f"{i:03}.png", f"caption {i}"]
-            rows.append(row + ([f"p{i % subjects}"] if subjects else []) + ([splits[i]] if splits else []))
-        write_rows(folder / "metadata.csv", header, rows)
-        return folder
-
-    return make
+def photos(tmp_path: Path) -> Photos:
+    return Photos(tmp_path / "photos")

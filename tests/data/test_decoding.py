@@ -26,7 +26,8 @@ def test_sixteen_bit_pgm_is_scaled_to_eight(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("values", "reason"), [(np.full((2, 2), 70_000, np.int32), "32-bit"), (np.zeros((2, 2), np.float32), "floating-point")]
+    ("values", "reason"),
+    [(np.full((2, 2), 70_000, np.int32), "32-bit"), (np.zeros((2, 2), np.float32), "floating-point")],
 )
 def test_numbers_without_a_known_range_are_refused(tmp_path, values, reason):
     path = tmp_path / "deep.tif"

@@ -25,7 +25,8 @@ def test_the_seed_chooses():
 
 
 @pytest.mark.parametrize(
-    "repeat", ["", "0.1", "0.1:", ":5", "a:b", "0:5", "1.1:5", "-0.1:5", "nan:5", "0.1:0", "0.1:2.5", "0.1:5:6", "0.1:9999999"]
+    "repeat",
+    ["", "0.1", "0.1:", ":5", "a:b", "0:5", "1.1:5", "-0.1:5", "nan:5", "0.1:0", "0.1:2.5", "0.1:5:6", "0.1:9999999"],
 )
 def test_malformed_repeats_are_refused(repeat):
     with pytest.raises(DataError) as caught:

@@ -13,13 +13,17 @@ from memcontrol.data.splitting import heldout_sizes, split_pool
 from memcontrol.errors import DataError
 
 
-def make_pool(count: int, *, subjects: list[str] | None = None, splits: list[str] | None = None, same: dict | None = None):
+def make_pool(
+    count: int, *, subjects: list[str] | None = None, splits: list[str] | None = None, same: dict | None = None
+):
     """A pool of distinct 2x2 images; `same` gives some positions the picture of another."""
     pixels = np.zeros((count, 2, 2, 3), dtype=np.uint8)
     for i in range(count):
         shown = (same or {}).get(i, i)
         pixels[i] = [[[shown % 256] * 3, [shown // 256] * 3]] * 2
-    images = images_from_array(pixels, [f"c{i}" for i in range(count)], keys=[f"k{i}" for i in range(count)], subjects=subjects)
+    images = images_from_array(
+        pixels, [f"c{i}" for i in range(count)], keys=[f"k{i}" for i in range(count)], subjects=subjects
+    )
     return replace(memory_pool("pool", images), splits=None if splits is None else tuple(splits))
 
 
@@ -99,6 +103,13 @@ def test_per_subject_spreads_training_over_more_subjects():
     assert len(dataset.same_subjects) == 21
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_one_large_subject_does_not_starve_the_held_out_sets(seed):
+    subjects = ["t"] * 2 + ["large"] * 10 + ["a", "b", "c", "d"]
+    dataset = split(make_pool(16, subjects=subjects, splits=["train"] * 2 + ["test"] * 14), seed=seed, train_size=2)
+    assert sorted(dataset.counts().values()) == [2, 2, 2, 10]
+
+
 def test_splits_are_kept():
     splits = ["train"] * 50 + ["validation"] * 20 + ["test"] * 30
     dataset = split(make_pool(100, splits=splits), train_size=20)
@@ -141,7 +152,7 @@ def test_copying_is_eight_times_training_where_possible():
 
 
 def test_a_copying_set_that_is_small_is_said():
-    assert any("copying set is 2.0 times the training set" in n for n in split(make_pool(90), train_size=18).notes)
+    assert any("copying set has 36 images: 144 or more" in note for note in split(make_pool(90), train_size=18).notes)
     assert not any("copying set" in note for note in split(make_pool(90), train_size=5).notes)
 
 
@@ -182,19 +193,20 @@ def test_a_pool_of_copies_is_refused():
         (
             make_pool(1),
             32,
-            "pool: found 1 image; needed: 32 for training and at least 2 in each of three held-out sets (38 in all): add images",
+            "pool: found 1 image; needed: 32 for training and at least 2 in each of three held-out sets (38 in all): "
+            "add images",
         ),
         (
             make_pool(30, subjects=["a"] * 30),
             4,
-            "pool: found 30 images of 1 subject; needed: 4 for training and at least 2 in each of three held-out sets (10 in "
-            "all, no subject in two sets): add subjects, or remove the subject column to split by image",
+            "pool: found 30 images of 1 subject; needed: 4 for training and at least 2 in each of three held-out sets "
+            "(10 in all, no subject in two sets): add subjects, or remove the subject column to split by image",
         ),
         (
             make_pool(30, splits=["train"] * 28 + ["test"] * 2),
             4,
-            "pool: found 30 images, 28 in train and 2 in validation and test; needed: 4 for training and at least 2 in each of "
-            "three held-out sets (10 in all): add images, or drop the splits to split at random",
+            "pool: found 30 images, 28 in train and 2 in validation and test; needed: 4 for training and at least 2 in "
+            "each of three held-out sets (10 in all): add images, or drop the splits to split at random",
         ),
     ],
 )

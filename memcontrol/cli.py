@@ -1,0 +1,310 @@
+"""The command line: options in, one call, and what came of it printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from memcontrol.config import DataConfig, RunConfig, load_config, validated
+from memcontrol.errors import MemControlError
+
+if TYPE_CHECKING:
+    from memcontrol.report.live import LiveView
+
+app = typer.Typer(
+    name="memcontrol",
+    help="Find which parameters of a diffusion model to fine-tune, so that it learns the images without copying them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+Data = Annotated[
+    str | None, typer.Option("--data", help="brain, faces, digits, a folder, a CSV, XLSX or .npz file, or hf:NAME.")
+]
+TrainSize = Annotated[int | None, typer.Option(help="Distinct training images.")]
+Repeat = Annotated[str | None, typer.Option(help="F:K repeats a fraction F of the training images K times.")]
+CaptionColumn = Annotated[str | None, typer.Option(help="Column of the captions.")]
+PathColumn = Annotated[str | None, typer.Option(help="Column of the image files.")]
+SubjectColumn = Annotated[str | None, typer.Option(help="Column of the subjects; none is in two sets.")]
+SplitColumn = Annotated[str | None, typer.Option(help="Column of train, validation or test.")]
+Captions = Annotated[str | None, typer.Option(help="column, or none for empty captions.")]
+BadImages = Annotated[str | None, typer.Option(help="error, or skip for images that do not decode.")]
+Model = Annotated[str | None, typer.Option("--model", help="tiny, tiny-sd, a pipeline folder, or a hub id.")]
+Space = Annotated[str | None, typer.Option("--space", help="A shipped search space, or a YAML file.")]
+Seed = Annotated[int | None, typer.Option(help="Of the training set's draw, of training and of sampling.")]
+Steps = Annotated[int | None, typer.Option(help="Optimizer steps.")]
+Batch = Annotated[int | None, typer.Option(help="Images in a step.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+@app.callback()
+def main_options() -> None:
+    """Every command: memcontrol COMMAND --help."""
+    # One thread a process: more are slower on shared cores. An explicit setting is kept.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # Image processors warn about torchvision, which nothing here uses.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """One line and exit code 1 for what a user can mend; 130 for Ctrl-C."""
+    try:
+        yield
+    except MemControlError as error:
+        Console(stderr=True, soft_wrap=True).print(f"memcontrol: {error}", markup=False, highlight=False)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        message = "memcontrol: interrupted; what was finished is kept, the same command goes on"
+        Console(stderr=True, soft_wrap=True).print(message, markup=False)
+        raise typer.Exit(130) from error
+
+
+def rates(text: str | None) -> tuple[float, float] | None:
+    """`LOW:HIGH`, or one rate for both.
+
+    Raises:
+        MemControlError: not of that form, not positive, or falling.
+    """
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in (text.split(":") if ":" in text else (text, text)))
+    except ValueError as error:
+        raise MemControlError(f"--learning-rate {text}: expected LOW:HIGH, such as 3e-4:1e-2, or one number") from error
+    if not 0 < low <= high:
+        raise MemControlError(f"--learning-rate {text}: expected 0 < LOW <= HIGH")
+    return low, high
+
+
+def overridden(config: RunConfig, changes: dict[str, dict[str, Any]]) -> RunConfig:
+    """`config` with every value of `changes` that is not None, validated.
+
+    Args:
+        changes: section ("" for the top level) -> key -> value.
+    """
+    content = config.model_dump(mode="json")
+    for section, values in changes.items():
+        target = content[section] if section else content
+        target.update({key: value for key, value in values.items() if value is not None})
+    return validated(content, where="options")
+
+
+@app.command()
+def search(
+    data: Data = None,
+    model: Model = None,
+    space: Space = None,
+    budget: Annotated[int | None, typer.Option(help="Total of candidates, over all resumed parts of the run.")] = None,
+    learning_rate: Annotated[str | None, typer.Option(help="LOW:HIGH, instead of the space's own.")] = None,
+    objectives: Annotated[str | None, typer.Option(help="measure@encoder,... or module:function, or a preset.")] = None,
+    train_size: TrainSize = None,
+    repeat: Repeat = None,
+    caption_column: CaptionColumn = None,
+    path_column: PathColumn = None,
+    subject_column: SubjectColumn = None,
+    split_column: SplitColumn = None,
+    captions: Captions = None,
+    bad_images: BadImages = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    images: Annotated[int | None, typer.Option(help="Images sampled for each candidate.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="auto, gp, tpe, nsga2 or random.")] = None,
+    seed: Seed = None,
+    workers: Annotated[str, typer.Option(help="Processes; auto for one per GPU, or one per CPU core.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="Run folder; the same one resumes.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file; options override it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search for masks: fine-tune many for a short time, score them, and keep the Pareto front.
+
+    Example: memcontrol search --data faces --budget 50 --out runs/faces
+    """
+    with exit_codes():
+        settings = overridden(
+            RunConfig() if config is None else load_config(config),
+            {
+                "": {"model": model, "space": space, "seed": seed, "learning_rate": rates(learning_rate)},
+                "data": {
+                    "source": data,
+                    "train_size": train_size,
+                    "repeat": repeat,
+                    "caption_column": caption_column,
+                    "path_column": path_column,
+                    "subject_column": subject_column,
+                    "split_column": split_column,
+                    "captions": captions,
+                    "bad_images": bad_images,
+                },
+                "tuning": {"steps": steps, "batch": batch},
+                "sampling": {"images": images},
+                "scoring": {"objectives": objectives},
+                "search": {"budget": budget, "sampler": sampler},
+            },
+        )
+        _run_search(settings, out, worker_count(workers), as_json)
+
+
+def worker_count(text: str) -> int | None:
+    """None for `auto`, else a positive number.
+
+    Raises:
+        MemControlError: neither.
+    """
+    if text == "auto":
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise MemControlError(f"--workers {text}: expected auto or a number of at least 1")
+    return int(text)
+
+
+def _run_search(settings: RunConfig, out: Path | None, workers: int | None, as_json: bool) -> None:
+    from memcontrol.report import write_report
+    from memcontrol.report.closing import closing_json, print_closing
+    from memcontrol.report.live import JsonLines
+    from memcontrol.study.search import default_folder, search
+
+    console = Console()
+    folder = out or default_folder(settings)
+    if as_json:
+        result = search(settings, folder, workers=workers, listener=JsonLines(sys.stdout))
+    else:
+        with _live_view(settings, console) as view:
+            result = search(settings, folder, workers=workers, listener=view)
+    write_report(result.folder)
+    if as_json:
+        sys.stdout.write(json.dumps({"event": "result", **closing_json(result.front)}) + "\n")
+        return
+    print_closing(result, console)
+
+
+def _live_view(settings: RunConfig, console: Console) -> LiveView:
+    from memcontrol.report.live import LiveView
+
+    return LiveView(settings, console=console)
+
+
+@app.command()
+def inspect(
+    model: Model = None,
+    space: Space = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print a search space's groups on a model: names, sizes, percents.
+
+    Example: memcontrol inspect --model tiny --space stage-kinds
+    """
+    with exit_codes():
+        from memcontrol.groups import parameter_groups
+        from memcontrol.pipeline import load_unet
+        from memcontrol.report.inspection import inspection_json, inspection_table
+        from memcontrol.space import load_space
+
+        defaults = RunConfig()
+        model_id, chosen = model or defaults.model, load_space(space or defaults.space)
+        unet = load_unet(model_id)
+        groups = parameter_groups(chosen, unet)
+        numel = sum(parameter.numel() for parameter in unet.parameters())
+        if as_json:
+            content = inspection_json(groups, numel, model_id=model_id, space=chosen)
+            sys.stdout.write(json.dumps(content, indent=1) + "\n")
+        else:
+            Console().print(inspection_table(groups, numel, model_id=model_id, space=chosen))
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder of a search.")],
+    pick: Annotated[str, typer.Option(help="knee, best-fidelity, least-copied or all.")] = "knee",
+    out: Annotated[Path, typer.Option(help="Folder to write the mask files to.")] = Path("masks"),
+) -> None:
+    """Copy masks of a run's front out as JSON files, and print their paths.
+
+    Example: memcontrol export runs/brain-tiny-stage-kinds --pick knee
+    """
+    with exit_codes():
+        from memcontrol.exporting import export_masks
+
+        for path in export_masks(run, pick, out):
+            sys.stdout.write(f"{path}\n")
+
+
+@app.command()
+def finetune(
+    mask: Annotated[Path, typer.Option(help="A mask's JSON file.")],
+    out: Annotated[Path, typer.Option(help="New folder for the tuned pipeline.")],
+    data: Data = None,
+    model: Model = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak rate; the mask's own unless given.")] = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    train_size: TrainSize = None,
+    repeat: Repeat = None,
+    caption_column: CaptionColumn = None,
+    path_column: PathColumn = None,
+    subject_column: SubjectColumn = None,
+    split_column: SplitColumn = None,
+    captions: Captions = None,
+    bad_images: BadImages = None,
+    seed: Seed = None,
+) -> None:
+    """Fine-tune a mask's parameters and save a pipeline that stock diffusers loads.
+
+    Example: memcontrol finetune --mask masks/brain-stage-kinds-017.json --steps 1000 --out tuned
+    """
+    with exit_codes():
+        columns = {
+            "source": data,
+            "train_size": train_size,
+            "repeat": repeat,
+            "caption_column": caption_column,
+            "path_column": path_column,
+            "subject_column": subject_column,
+            "split_column": split_column,
+            "captions": captions,
+            "bad_images": bad_images,
+        }
+        settings = overridden(
+            RunConfig(), {"": {"seed": seed}, "data": columns, "tuning": {"steps": steps, "batch": batch}}
+        )
+        _run_finetune(mask, settings, out, model=model, rate=learning_rate, own_steps=steps is None)
+
+
+def _run_finetune(
+    mask_file: Path, settings: RunConfig, out: Path, *, model: str | None, rate: float | None, own_steps: bool
+) -> None:
+    from memcontrol.mask import Mask
+    from memcontrol.releasing import finetune
+    from memcontrol.report.live import step_progress
+
+    mask = Mask.from_pretrained(mask_file)
+    tuning = settings.tuning
+    if own_steps and "steps" in mask.provenance:
+        tuning = tuning.model_copy(update={"steps": int(mask.provenance["steps"])})
+    console = Console()
+    with step_progress(console, tuning.steps) as on_step:
+        finetune(
+            mask,
+            settings.data,
+            out,
+            model=model,
+            tuning=tuning,
+            learning_rate=rate,
+            seed=settings.seed,
+            on_note=lambda text: console.print(text, highlight=False),
+            on_step=on_step,
+        )
+    console.print(f"saved {out}: {mask.trainable.numel:,} tuned parameters, {tuning.steps} steps", highlight=False)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

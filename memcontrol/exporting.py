@@ -1,0 +1,40 @@
+"""Masks of a run's front, copied out as JSON files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from memcontrol.errors import RunError
+from memcontrol.mask import Mask
+from memcontrol.run import RunFolder
+from memcontrol.score import Score, minimised
+from memcontrol.study.front import picked
+
+
+def export_masks(run: Path, pick: str, out: Path) -> list[Path]:
+    """Write the front's masks that `pick` names into the folder `out`; returns their paths.
+
+    Args:
+        pick: `knee`, `best-fidelity`, `least-copied` or `all`.
+
+    Raises:
+        RunError: no finished search in `run`, an empty front, or `out` cannot be written.
+        MemControlError: no such pick.
+    """
+    folder = RunFolder(run)
+    content = folder.read_front()
+    names = [objective["name"] for objective in content["objectives"]]
+    members = content["front"]
+    if not members:
+        raise RunError(f"the front of {run} is empty: run the search until a trial completes")
+    points = np.array(
+        [[minimised(Score.from_json(member["scores"][name])) for name in names] for member in members], dtype=np.float64
+    )
+    chosen = [Mask.from_pretrained(run / members[i]["mask"]) for i in picked(points, pick)]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return [mask.save(out / f"{mask.name}.json") for mask in chosen]
+    except OSError as error:
+        raise RunError(f"cannot write to {out}: {error.strerror}; name another folder with --out") from error

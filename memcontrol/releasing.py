@@ -1,0 +1,90 @@
+"""A mask tuned at full length on some data, and the tuned pipeline saved for stock diffusers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from memcontrol.cache import Cache, default_cache_folder
+from memcontrol.config import DataConfig, TuningConfig
+from memcontrol.data import load_dataset
+from memcontrol.errors import MaskError, RunError
+from memcontrol.finetuning import Step, finetune_pipeline, training_batches
+from memcontrol.mask import FILE_NAME, Mask
+from memcontrol.methods import tuned
+from memcontrol.pipeline import load_pipeline
+
+
+def chosen_parameters(mask: Mask) -> dict[str, list[str]]:
+    """Method name -> dotted parameter names that the mask trains."""
+    chosen: dict[str, list[str]] = {}
+    for group in mask.groups:
+        if group.on:
+            chosen.setdefault(group.method, []).extend(group.parameters)
+    return chosen
+
+
+def finetune(
+    mask: Mask,
+    data: DataConfig,
+    out: Path,
+    *,
+    model: str | None = None,
+    tuning: TuningConfig | None = None,
+    learning_rate: float | None = None,
+    seed: int = 0,
+    on_note: Callable[[str], None] = lambda text: None,
+    on_step: Callable[[Step], None] = lambda step: None,
+) -> Path:
+    """Tune a mask's parameters and save the whole pipeline, with the mask beside it, in `out`.
+
+    Args:
+        model: pipeline to tune; the mask's own unless given.
+        tuning: the mask's own number of steps, and defaults, unless given.
+        learning_rate: the mask's own unless given.
+        on_note: told what was loaded.
+
+    Raises:
+        MaskError: the mask trains nothing, or does not fit the model.
+        RunError: `out` exists and is not empty, or cannot be written.
+    """
+    rate = learning_rate or mask.learning_rate
+    if rate is None:
+        raise MaskError(f"mask {mask.name} trains nothing: pick one with a group that is on")
+    _check_out(out)
+    settings = tuning or TuningConfig(steps=int(mask.provenance.get("steps", TuningConfig().steps)))
+    accelerator = Accelerator(mixed_precision=settings.mixed_precision)
+    frozen = load_pipeline(model or mask.model.id, cache=Cache(default_cache_folder()), device=str(accelerator.device))
+    mask.check(frozen.unet)
+    dataset = load_dataset(data, resolution=frozen.resolution, seed=seed)
+    for note in dataset.notes:
+        on_note(note)
+    batches = training_batches(frozen, dataset, settings, seed=seed)
+    with tuned(frozen.unet, chosen_parameters(mask)) as parameters:
+        last: Step | None = None
+        for step in finetune_pipeline(
+            frozen, parameters, batches, learning_rate=rate, config=settings, accelerator=accelerator
+        ):
+            last = step
+            on_step(step)
+        if last is not None and accelerator.is_main_process:
+            with last.averaged():
+                _save(frozen.pipeline, mask, out)
+        accelerator.wait_for_everyone()
+    return out
+
+
+def _check_out(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out} exists and is not an empty folder: name another with --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot write to {out}: {error.strerror}; name another folder with --out") from error
+
+
+def _save(pipeline: object, mask: Mask, out: Path) -> None:
+    pipeline.save_pretrained(out, safe_serialization=True)  # type: ignore[attr-defined]
+    mask.save(out / FILE_NAME)

@@ -1,0 +1,120 @@
+"""MIMIC-CXR-style tables."""
+
+import builtins
+import csv
+
+import pytest
+
+from memcontrol.config import DataConfig
+from memcontrol.data import load_dataset
+from memcontrol.data.table import read_rows
+from memcontrol.errors import DataError, MissingPackageError
+
+
+def load(path, **settings):
+    return load_dataset(DataConfig(source=str(path), **({"train_size": 6} | settings)), resolution=8, seed=0)
+
+
+def message(path, **settings):
+    with pytest.raises(DataError) as caught:
+        load(path, **settings)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture
+def reports(photos, tmp_path):
+    """A table beside the photos, two images for each of 20 patients."""
+
+    def make(header=("path", "text", "subject_id"), name="reports.csv"):
+        photos()
+        lines = [(f"photos/{i:03}.png", f"report {i},\nsecond line", 10_000_000 + i // 2) for i in range(40)]
+        with (tmp_path / name).open("w", newline="", encoding="utf-8-sig") as file:
+            csv.writer(file).writerows([header, *lines])
+        return tmp_path / name
+
+    return make
+
+
+@pytest.mark.parametrize("column", ["path", "file_name", "image"])
+def test_paths_captions_and_subjects_are_read(reports, column):
+    dataset = load(reports((column, "text", "subject_id")))
+    assert dataset.name == "reports"
+    assert dataset.notes[0] == "reports: 40 images, 40 distinct captions, 20 subjects"
+    for key, caption, subject in zip(
+        dataset.training.keys, dataset.training.captions, dataset.training.subjects, strict=True
+    ):
+        number = int(key.removeprefix("photos/")[:3])
+        assert caption == f"report {number},\nsecond line"
+        assert subject == str(10_000_000 + number // 2)
+    assert dataset.training.pixels().shape == (6, 8, 8, 3)
+
+
+def test_other_column_names(reports):
+    path = reports(("file", "findings", "patient"))
+    dataset = load(path, path_column="file", caption_column="findings", subject_column="patient")
+    assert dataset.notes[0].endswith("20 subjects")
+    assert message(path) == (
+        f'no path column "path" or "file_name" or "image" in {path} (columns: file, findings, patient): '
+        "name one with --path-column"
+    )
+    assert message(path, path_column="file") == (
+        f'no caption column "text" in {path} (columns: file, findings, patient): name one with --caption-column, or '
+        "use --captions none"
+    )
+
+
+def test_xlsx(photos, tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    photos()
+    book = openpyxl.Workbook()
+    book.active.append(["path", "text", "subject_id"])
+    for i in range(40):
+        book.active.append([f"photos/{i:03}.png", f"report {i}", float(10_000_000 + i // 2)])
+    book.save(tmp_path / "reports.xlsx")
+    rows = read_rows(tmp_path / "reports.xlsx").rows
+    assert rows[3] == {"path": "photos/003.png", "text": "report 3", "subject_id": "10000001"}
+    assert load(tmp_path / "reports.xlsx").notes[0] == "reports: 40 images, 40 distinct captions, 20 subjects"
+
+
+def test_a_broken_workbook_is_refused(tmp_path):
+    pytest.importorskip("openpyxl")
+    (tmp_path / "reports.xlsx").write_bytes(b"PK not really")
+    assert message(tmp_path / "reports.xlsx").startswith(f"{tmp_path / 'reports.xlsx'} is not an XLSX workbook (")
+
+
+def test_a_workbook_without_openpyxl_says_how_to_install_it(tmp_path, monkeypatch):
+    (tmp_path / "reports.xlsx").write_bytes(b"")
+    real = builtins.__import__
+
+    def without(name, *rest, **named):
+        if name == "openpyxl":
+            raise ImportError(name)
+        return real(name, *rest, **named)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(MissingPackageError, match=r"needs openpyxl: run pip install .*\[tables\]"):
+        load(tmp_path / "reports.xlsx")
+
+
+def test_dicom_is_refused(tmp_path):
+    (tmp_path / "scan.dcm").write_bytes(b"DICM")
+    (tmp_path / "reports.csv").write_text("path,text\nscan.dcm,a\n")
+    assert message(tmp_path / "reports.csv") == (
+        f'row 1 of {tmp_path}/reports.csv names "scan.dcm": DICOM is not read, convert the images to PNG or JPEG first'
+    )
+
+
+def test_short_rows_and_blank_lines(tmp_path):
+    (tmp_path / "t.csv").write_text("path,text\na.png\n\n b.png , hello \n")
+    assert read_rows(tmp_path / "t.csv").rows == [{"path": "a.png", "text": ""}, {"path": "b.png", "text": "hello"}]
+
+
+def test_a_table_that_is_not_text_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"path,text\n\xff\xfe\x00,a\n")
+    assert message(tmp_path / "t.csv").startswith(f"{tmp_path}/t.csv is not a table of UTF-8 text (")
+
+
+def test_an_empty_table_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("")
+    assert message(tmp_path / "t.csv") == f"{tmp_path}/t.csv has no rows: list at least one image under its header"
