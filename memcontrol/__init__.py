@@ -1,4 +1,4 @@
-"""MemControl: find which parameters of a diffusion model to fine-tune, so that it learns the images without copying them."""
+"""Find which parameters of a diffusion model to fine-tune, so that it learns the images and copies little."""
 
 from __future__ import annotations
 

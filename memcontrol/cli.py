@@ -8,20 +8,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from memcontrol.config import DataConfig, RunConfig, load_config, validated
+from memcontrol.config import RunConfig, load_config, validated
 from memcontrol.errors import MemControlError
-
-if TYPE_CHECKING:
-    from memcontrol.report.live import LiveView
 
 app = typer.Typer(
     name="memcontrol",
-    help="Find which parameters of a diffusion model to fine-tune, so that it learns the images without copying them.",
+    help="Find which parameters of a diffusion model to fine-tune, so that it learns the images and copies little.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -168,28 +165,32 @@ def worker_count(text: str) -> int | None:
 
 def _run_search(settings: RunConfig, out: Path | None, workers: int | None, as_json: bool) -> None:
     from memcontrol.report import write_report
-    from memcontrol.report.closing import closing_json, print_closing
-    from memcontrol.report.live import JsonLines
+    from memcontrol.report.closing import closing_json, closing_sentences, closing_table
+    from memcontrol.report.live import JsonLines, LiveView
+    from memcontrol.run import RunFolder
     from memcontrol.study.search import default_folder, search
 
-    console = Console()
-    folder = out or default_folder(settings)
+    console, folder = Console(), RunFolder(out or default_folder(settings))
+    try:
+        if as_json:
+            result = search(settings, folder.path, workers=workers, listener=JsonLines(sys.stdout))
+        else:
+            with LiveView(settings, folder, console) as view:
+                result = search(settings, folder.path, workers=workers, listener=view)
+    except KeyboardInterrupt:
+        if folder.front.exists():
+            write_report(folder)
+        raise
+    write_report(folder)
     if as_json:
-        result = search(settings, folder, workers=workers, listener=JsonLines(sys.stdout))
-    else:
-        with _live_view(settings, console) as view:
-            result = search(settings, folder, workers=workers, listener=view)
-    write_report(result.folder)
-    if as_json:
-        sys.stdout.write(json.dumps({"event": "result", **closing_json(result.front)}) + "\n")
+        sys.stdout.write(json.dumps({"event": "result"} | closing_json(result.front, folder)) + "\n")
         return
-    print_closing(result, console)
-
-
-def _live_view(settings: RunConfig, console: Console) -> LiveView:
-    from memcontrol.report.live import LiveView
-
-    return LiveView(settings, console=console)
+    console.print(closing_table(result.front, folder, ascii_only=console.options.ascii_only))
+    for sentence in closing_sentences(result.front, folder):
+        console.print(sentence, highlight=False)
+    if result.exhausted:
+        console.print("The space is exhausted: every candidate in it has been tried.")
+    console.print(f"Written to {folder.path}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -283,7 +284,7 @@ def _run_finetune(
 ) -> None:
     from memcontrol.mask import Mask
     from memcontrol.releasing import finetune
-    from memcontrol.report.live import step_progress
+    from memcontrol.report.steps import step_progress
 
     mask = Mask.from_pretrained(mask_file)
     tuning = settings.tuning

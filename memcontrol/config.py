@@ -31,6 +31,7 @@ class DataConfig(Settings):
         caption_column, path_column, subject_column, split_column: columns of a table or of metadata.
         captions: `column` reads them, `none` gives every image an empty caption.
         bad_images: what to do with an image that does not decode.
+        seed: of the draw of the sets; the run's seed unless given.
     """
 
     source: str = "brain"
@@ -45,6 +46,7 @@ class DataConfig(Settings):
     split_column: str = "split"
     captions: Literal["column", "none"] = "column"
     bad_images: Literal["error", "skip"] = "error"
+    seed: Annotated[int, Field(ge=0)] | None = None
 
 
 class TuningConfig(Settings):
@@ -185,5 +187,5 @@ def validated(content: Mapping[str, Any], *, where: str) -> RunConfig:
         return RunConfig.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = ".".join(str(part) for part in first["loc"]) or "the whole file"
         raise MemControlError(f"{where}: {key}: {first['msg']} (got {first['input']!r})") from error

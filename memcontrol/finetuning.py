@@ -145,7 +145,7 @@ def finetune(
     """Optimise `parameters` of `unet` for `config.steps` steps, yielding after each.
 
     Args:
-        parameters: the only tensors that train, from `memcontrol.methods.tuned`; the optimizer has state for these alone.
+        parameters: all that trains, from `memcontrol.methods.tuned`; the optimizer has state for these alone.
         learning_rate: its peak.
         scheduler_config: the pipeline's noise schedule.
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import torch
-import diffusers
 import transformers
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from numpy.typing import NDArray
@@ -120,7 +120,7 @@ class FrozenPipeline:
 
     def decode(self, latents: torch.Tensor) -> Pixels:
         """Images `(N, H, W, 3)` of scaled latents `(N, C, h, w)`."""
-        return np.concatenate([self._decoded(part) for part in latents.split(DECODE_BATCH)])
+        return np.concatenate([self._decoded(part) for part in torch.split(latents, DECODE_BATCH)])
 
     @torch.no_grad()
     def encode(self, pixels: Pixels) -> NDArray[np.float32]:
@@ -158,7 +158,7 @@ class FrozenPipeline:
 
     @torch.no_grad()
     def _posterior(self, pixels: Pixels) -> Any:
-        images = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).to(self.vae.dtype) / 127.5 - 1
+        images = torch.from_numpy(np.array(pixels)).to(self.device).permute(0, 3, 1, 2).to(self.vae.dtype) / 127.5 - 1
         return self.vae.encode(images.contiguous(memory_format=torch.channels_last)).latent_dist
 
     @torch.no_grad()
@@ -204,7 +204,7 @@ def load_pipeline(
     """
     source = model_folder(model)
     diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     loaded = _loaded(
         lambda: StableDiffusionPipeline.from_pretrained(
             source, dtype=dtype, safety_checker=None, requires_safety_checker=False

@@ -35,8 +35,8 @@ def finetune(
     tuning: TuningConfig | None = None,
     learning_rate: float | None = None,
     seed: int = 0,
-    on_note: Callable[[str], None] = lambda text: None,
-    on_step: Callable[[Step], None] = lambda step: None,
+    on_note: Callable[[str], object] = bool,
+    on_step: Callable[[Step], object] = bool,
 ) -> Path:
     """Tune a mask's parameters and save the whole pipeline, with the mask beside it, in `out`.
 

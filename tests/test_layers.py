@@ -32,6 +32,8 @@ ORDER = (
     "mask",
     "run",
     "study",
+    "exporting",
+    "releasing",
     "transferring",
     "comparison",
     "auditing",

@@ -73,9 +73,14 @@ def _cell(scored: dict[str, Any], objective: dict[str, str]) -> str:
 
 def _caption(front: dict[str, Any]) -> str:
     better = ", ".join(f"{objective['name']} {objective['better']}" for objective in front["objectives"])
-    text = f"better: {better}; second lines are 95 % intervals"
-    scored = [score for member in front["front"] for score in member["scores"].values()]
-    return text + ("; p: how often chance alone looks as copied" if any("p" in score for score in scored) else "")
+    parts = [f"better: {better}", "second lines: 95 % intervals"]
+    if any(
+        "p" in member["scores"][objective["name"]] for member in front["front"] for objective in front["objectives"]
+    ):
+        parts.append("p: share of shuffled memberships that look as copied")
+    if trajectory(front):
+        parts.append("full: the ends and the knee of full fine-tuning's trajectory")
+    return "; ".join(parts)
 
 
 def closing_sentences(front: dict[str, Any], folder: RunFolder | None = None) -> list[str]:

@@ -85,8 +85,9 @@ class Tally:
         return statistics.median(self.seconds) * rounds
 
     def front(self, objectives: tuple[str, ...]) -> list[dict[str, str]]:
-        """The rows of `trials.csv` that no other dominates."""
-        rows = [row for row in self.rows if row["state"] == "complete"]
+        """The rows of `trials.csv` that no other dominates in these objectives."""
+        # A folder may hold a study of other objectives until the search has refused it.
+        rows = [row for row in self.rows if row["state"] == "complete" and all(row.get(name) for name in objectives)]
         signs = [1.0 if direction(name) == "lower" else -1.0 for name in objectives]
         points = np.array([[float(row[name]) for name in objectives] for row in rows]).reshape(-1, len(objectives))
         return [rows[i] for i in front_positions(points * signs)]

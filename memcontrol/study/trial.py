@@ -12,7 +12,7 @@ import numpy as np
 from accelerate import Accelerator
 
 from memcontrol.cache import Cache
-from memcontrol.config import RunConfig, TuningConfig
+from memcontrol.config import RunConfig
 from memcontrol.data import load_dataset
 from memcontrol.data.identity import dataset_fingerprint
 from memcontrol.data.images import Dataset, Pixels
@@ -72,7 +72,11 @@ class Laboratory:
             direction(name)
         self.space = load_space(config.space)
         self.frozen: FrozenPipeline = load_pipeline(config.model, cache=cache, device=device)
-        self.dataset: Dataset = load_dataset(config.data, resolution=self.frozen.resolution, seed=config.seed)
+        self.dataset: Dataset = load_dataset(
+            config.data,
+            resolution=self.frozen.resolution,
+            seed=config.seed if config.data.seed is None else config.data.seed,
+        )
         self.candidates = self._candidates()
         self.batches = training_batches(self.frozen, self.dataset, config.tuning, seed=config.seed)
         self.prompts = drawn_prompts(self.dataset.training.captions, config.sampling.images, config.seed)

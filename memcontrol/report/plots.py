@@ -1,0 +1,257 @@
+"""The front as a picture: every trial, the masks that no other dominates, and full fine-tuning's trajectories."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from memcontrol.report.trajectory import Floats, trajectory, untuned
+from memcontrol.report.wording import number_text, rate_text
+from memcontrol.run import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.text import Annotation
+
+FRONT, NULL, TRIAL, UNTUNED = "#0072B2", "#009E73", "#b0b0b0", "#000000"
+FULL = ("#E69F00", "#D55E00", "#CC79A7", "#A6761D", "#7570B3")
+"""Colours that colour-blind readers tell apart (Okabe and Ito), and two more; each has its own marker too."""
+MARKERS = "^sDvP"
+WIDE = 8.0
+"""A positive axis whose largest value is more than so many times its least is drawn in logarithms."""
+OFFSETS = tuple(
+    (x * distance, y * distance)
+    for distance in (8, 12, 18, 26, 36, 50, 70)
+    for x, y in ((-1, -1), (1, 1), (-1, 1), (1, -1), (0, -1.3), (0, 1.3), (1.3, 0), (-1.3, 0))
+)
+"""Where a label may stand, in points from what it names; the first that is free is taken."""
+USUAL = (0.025, 0.975)
+"""Trials between these quantiles are sure to be in sight, and so are all other points."""
+
+
+def front_picture(front: dict[str, Any], trials: Sequence[Mapping[str, str]], path: Path) -> None:
+    """Draw the first objective against each other one, and write a PNG.
+
+    With one objective alone, it is drawn against the trials' numbers.
+
+    Args:
+        front: the content of `front.json`.
+        trials: the rows of `trials.csv`.
+    """
+    from matplotlib.figure import Figure
+
+    names = [objective["name"] for objective in front["objectives"]]
+    figure = Figure(figsize=(8.0 * max(1, len(names) - 1), 6.4), dpi=130, layout="constrained")
+    panels = figure.subplots(1, max(1, len(names) - 1), squeeze=False)[0]
+    if len(names) == 1:
+        _draw_single(panels[0], front, trials)
+    for axes, other in zip(panels, names[1:], strict=False):
+        _draw_pair(axes, front, trials, names[0], other)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    write_atomically(path, content.getvalue())
+
+
+def _draw_pair(axes: Axes, front: dict[str, Any], trials: Sequence[Mapping[str, str]], first: str, other: str) -> None:
+    done = [row for row in trials if row["state"] == "complete"]
+    scattered = np.array([[float(row[first]), float(row[other])] for row in done]).reshape(-1, 2)
+    members, full = front["front"], trajectory(front)
+    _shade_null(axes, [*members, *full], first, other)
+    axes.scatter(scattered[:, 0], scattered[:, 1], s=12, color=TRIAL, label="trials", zorder=1)
+    labels = _draw_trajectories(axes, full, first, other)
+    labels += _draw_front(axes, members, first, other, connect=len(front["objectives"]) == 2)
+    sure = [_values(full, first, other), _with_intervals(members, first, other)]
+    usual = [np.quantile(scattered, USUAL, axis=0)] if len(scattered) else []
+    _frame(axes, np.concatenate(sure + usual))
+    for axis, name in ((axes.xaxis, first), (axes.yaxis, other)):
+        _label(axis, name, front)
+    _count_hidden(axes, scattered)
+    _separate(axes, labels + _mark_untuned(axes, untuned(front), first, other))
+
+
+def _values(scored: Sequence[dict[str, Any]], first: str, other: str) -> Floats:
+    """`(N, 2)` values of two scores."""
+    values = [[point["scores"][name]["value"] for name in (first, other)] for point in scored]
+    return np.array(values, dtype=np.float64).reshape(-1, 2)
+
+
+def _with_intervals(members: Sequence[dict[str, Any]], first: str, other: str) -> Floats:
+    ends = [[m["scores"][name][end] for name in (first, other)] for m in members for end in ("low", "value", "high")]
+    return np.array(ends, dtype=np.float64).reshape(-1, 2)
+
+
+def _shade_null(axes: Axes, scored: Sequence[dict[str, Any]], first: str, other: str) -> None:
+    """The middle of all points' null bands, for each axis whose score has one."""
+    for name, span, line in ((first, axes.axvspan, axes.axvline), (other, axes.axhspan, axes.axhline)):
+        bands = [point["scores"][name]["null"] for point in scored if "null" in point["scores"][name]]
+        if bands:
+            low, middle, high = np.median(np.array(bands, dtype=np.float64), axis=0)
+            span(low, high, color=NULL, alpha=0.10, lw=0, label="null band (95 %): as if nothing were copied", zorder=0)
+            line(middle, color=NULL, lw=0.8, ls="--", zorder=0)
+
+
+def _draw_trajectories(axes: Axes, full: Sequence[dict[str, Any]], first: str, other: str) -> list[Annotation]:
+    labels = []
+    for i, rate in enumerate(sorted({point["learning_rate"] for point in full})):
+        points = sorted((p for p in full if p["learning_rate"] == rate), key=lambda point: int(point["steps"]))
+        values, color = _values(points, first, other), FULL[i % len(FULL)]
+        axes.plot(
+            *values.T,
+            color=color,
+            marker=MARKERS[i % len(MARKERS)],
+            lw=1.3,
+            ms=5,
+            label=f"full fine-tuning: steps, at rate {rate_text(rate)}",
+            zorder=2,
+        )
+        labels += [
+            _annotation(axes, str(point["steps"]), at, color, size=7) for point, at in zip(points, values, strict=True)
+        ]
+    return labels
+
+
+def _draw_front(
+    axes: Axes, members: Sequence[dict[str, Any]], first: str, other: str, *, connect: bool
+) -> list[Annotation]:
+    values = _values(members, first, other)
+    ends = _with_intervals(members, first, other).reshape(-1, 3, 2)
+    errors = np.abs(ends[:, [0, 2]] - values[:, None])  # low and high side of each member
+    axes.errorbar(
+        values[:, 0],
+        values[:, 1],
+        xerr=errors[:, :, 0].T,
+        yerr=errors[:, :, 1].T,
+        color=FRONT,
+        ecolor=f"{FRONT}66",
+        elinewidth=0.9,
+        fmt="o-" if connect else "o",
+        lw=2,
+        ms=6,
+        label="front: trial numbers, 95 % intervals",
+        zorder=3,
+    )
+    return [
+        _annotation(axes, str(member["trial"]), at, FRONT, size=9, weight="bold")
+        for member, at in zip(members, values, strict=True)
+    ]
+
+
+def _annotation(axes: Axes, text: str, at: Floats, color: str, *, size: int, weight: str = "normal") -> Annotation:
+    return axes.annotate(
+        text,
+        (float(at[0]), float(at[1])),
+        xytext=OFFSETS[0],
+        textcoords="offset points",
+        ha="center",
+        va="center",
+        fontsize=size,
+        fontweight=weight,
+        color=color,
+        zorder=5,
+    )
+
+
+def _frame(axes: Axes, points: Floats) -> None:
+    """Limits that hold `(N, 2)` points, with logarithms where a first objective's range is wide."""
+    if not len(points):
+        return
+    low, high = points[:, 0].min(), points[:, 0].max()
+    if low > 0 and high / low > WIDE:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
+        axes.set_xlim(low / (high / low) ** 0.06, high * (high / low) ** 0.06)
+    else:
+        pad = 0.06 * (high - low) or 1.0
+        axes.set_xlim(low - pad, high + pad)
+    low, high = points[:, 1].min(), points[:, 1].max()
+    pad = 0.08 * (high - low) or 1.0
+    axes.set_ylim(low - pad, high + pad)
+
+
+def _label(axis: Any, name: str, front: dict[str, Any]) -> None:
+    better = next(objective["better"] for objective in front["objectives"] if objective["name"] == name)
+    axis.set_label_text(f"{name} ({better} is better)")
+
+
+def _count_hidden(axes: Axes, scattered: Floats) -> None:
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    x, y = scattered.T
+    hidden = int(np.sum((x < left) | (x > right) | (y < bottom) | (y > top)))
+    if hidden:
+        axes.set_title(f"{hidden} trial{'' if hidden == 1 else 's'} outside the picture", loc="right", fontsize=8)
+
+
+def _mark_untuned(axes: Axes, frozen: dict[str, Any] | None, first: str, other: str) -> list[Annotation]:
+    """A star where the untuned model lies, or a label at the edge towards it where that is outside."""
+    if frozen is None:
+        return []
+    (x, y), (left, right), (bottom, top) = _values([frozen], first, other)[0], axes.get_xlim(), axes.get_ylim()
+    if left <= x <= right and bottom <= y <= top:
+        axes.plot(x, y, marker="*", ms=11, color=UNTUNED, ls="none", label="untuned model", zorder=4)
+        return []
+    edge = np.clip(np.array([x, y]), [left, bottom], [right, top])
+    text = f"untuned model outside: {number_text(x)}, {number_text(y)}"
+    label = _annotation(axes, text, edge, UNTUNED, size=8)
+    label.set_horizontalalignment("left" if x < left else "right")
+    axes.plot(*edge, marker="*", ms=11, color=UNTUNED, ls="none", clip_on=False, zorder=4)
+    return [label]
+
+
+def _separate(axes: Axes, labels: Sequence[Annotation]) -> None:
+    """Move each label to the first of `OFFSETS` where it covers no other label, no labelled point and no line."""
+    figure = axes.get_figure(root=True)
+    if figure is None or not labels:
+        return
+    figure.draw_without_rendering()
+    marked = axes.transData.transform([label.xy for label in labels])
+    lines = [line.get_transform().transform_path(line.get_path()).interpolated(40).vertices for line in axes.lines]
+    points, taken = np.concatenate([marked, *lines]), list[Any]()
+    for label in reversed(labels):
+        taken.append(_placed(label, axes, points, taken))
+
+
+def _placed(label: Annotation, axes: Axes, points: Floats, taken: list[Any]) -> Any:
+    """Put a label where it covers least of `points` and `taken`; returns its box."""
+    frame = axes.get_window_extent()
+    tried: list[tuple[int, int, Any]] = []
+    for offset in OFFSETS:
+        label.set_position(offset)
+        box = label.get_window_extent()
+        outside = sum(not frame.contains(*corner) for corner in box.corners())
+        covered = 100 * (box.count_overlaps(taken) + outside) + box.count_contains(points)
+        tried.append((covered, len(tried), box))
+        if covered == 0:
+            return box
+    _, position, box = min(tried, key=lambda one: one[:2])
+    label.set_position(OFFSETS[position])
+    return box
+
+
+def _draw_single(axes: Axes, front: dict[str, Any], trials: Sequence[Mapping[str, str]]) -> None:
+    """The one objective against the trials' numbers, with full fine-tuning's best and the untuned model as lines."""
+    (objective,) = front["objectives"]
+    name = objective["name"]
+    done = [row for row in trials if row["state"] == "complete"]
+    axes.scatter([int(r["number"]) for r in done], [float(r[name]) for r in done], s=12, color=TRIAL, label="trials")
+    for member in front["front"]:
+        score = member["scores"][name]
+        errors = [[score["value"] - score["low"]], [score["high"] - score["value"]]]
+        axes.errorbar(member["trial"], score["value"], yerr=errors, color=FRONT, fmt="o", label="best mask")
+    values = [point["scores"][name]["value"] for point in trajectory(front)]
+    if values:
+        best = min(values) if objective["better"] == "lower" else max(values)
+        axes.axhline(best, color=FULL[1], label="full fine-tuning's best")
+    frozen = untuned(front)
+    if frozen is not None:
+        axes.axhline(frozen["scores"][name]["value"], color=UNTUNED, ls=":", label="untuned model")
+    drawn = [float(row[name]) for row in done] + values
+    if drawn and min(drawn) > 0 and max(drawn) / min(drawn) > WIDE:
+        axes.set_yscale("log")
+    axes.set_xlabel("trial")
+    _label(axes.yaxis, name, front)
