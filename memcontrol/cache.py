@@ -39,7 +39,7 @@ class Cache:
 
         A file appears whole or not at all, so an interrupted or concurrent run leaves nothing half-written.
         """
-        path = self.folder / kind / f"{key.removeprefix('sha256:')}.npy"
+        path = self._path(kind, key)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
@@ -52,3 +52,14 @@ class Cache:
             finally:
                 Path(partial).unlink(missing_ok=True)
         return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+
+    def computed(self, kind: str, key: str, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """The stored array, memory-mapped; what `compute` gives, if missing. For arrays that fit in memory."""
+        path = self._path(kind, key)
+        if path.exists():
+            return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+        made = compute()
+        return self.array(kind, key, made.shape, lambda target: np.copyto(target, made), made.dtype.type)
+
+    def _path(self, kind: str, key: str) -> Path:
+        return self.folder / kind / f"{key.removeprefix('sha256:')}.npy"

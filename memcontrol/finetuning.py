@@ -156,7 +156,9 @@ def finetune(
     optimizer = torch.optim.AdamW(
         tensors, lr=learning_rate, betas=config.betas, eps=config.epsilon, weight_decay=config.weight_decay, fused=True
     )
-    model, prepared = accelerator.prepare(unet, optimizer)
+    # Preparing a model for half precision replaces its forward for good, and sampling must not see that.
+    model = accelerator.prepare_model(unet) if accelerator.num_processes > 1 else unet
+    prepared = accelerator.prepare_optimizer(optimizer)
     average = EMAModel(tensors, decay=config.ema_decay, use_ema_warmup=True, power=0.75) if config.ema_decay else None
     scheduler = DDPMScheduler.from_config(dict(scheduler_config))
     share = slice(accelerator.process_index, None, accelerator.num_processes)

@@ -66,6 +66,9 @@ class FrozenPipeline:
         pipeline: a loaded pipeline; moved to `device`, set to evaluation, and frozen.
         name: what the user called it.
         cache: where encoded latents and captions are kept.
+
+    Attributes:
+        identity: hash of the autoencoder's and the text encoder's weights.
     """
 
     def __init__(self, pipeline: Any, *, name: str, device: str, cache: Cache) -> None:
@@ -76,7 +79,7 @@ class FrozenPipeline:
         self.text_encoder = pipeline.text_encoder.eval().requires_grad_(False)
         self.tokenizer = pipeline.tokenizer
         self.scheduler_config: dict[str, Any] = dict(pipeline.scheduler.config)
-        self._weights = fingerprint(_weights(self.vae), _weights(self.text_encoder))
+        self.identity = fingerprint(_weights(self.vae), _weights(self.text_encoder))
 
     @property
     def resolution(self) -> int:
@@ -100,7 +103,7 @@ class FrozenPipeline:
                 target[0, start:stop] = (posterior.mean * self._scale()).cpu().numpy()
                 target[1, start:stop] = (posterior.std * self._scale()).cpu().numpy()
 
-        key = fingerprint("latents", self._weights, images_fingerprint(images), self.resolution, self._scale())
+        key = fingerprint("latents", self.identity, images_fingerprint(images), self.resolution, self._scale())
         stored = self.cache.array("latents", key, shape, fill)
         return LatentMoments(stored[0], stored[1])
 
@@ -114,7 +117,7 @@ class FrozenPipeline:
             for start in range(0, len(unique), ENCODE_BATCH):
                 target[start : start + ENCODE_BATCH] = self._encode_text(unique[start : start + ENCODE_BATCH])
 
-        key = fingerprint("text", self._weights, unique)
+        key = fingerprint("text", self.identity, unique)
         table = self.cache.array("text", key, (len(unique), length, width), fill)
         return TextEmbeddings(table, np.array([where[caption] for caption in captions], dtype=np.intp))
 
@@ -141,7 +144,7 @@ class FrozenPipeline:
                 target[start : start + ENCODE_BATCH] = self.decode(latents)
 
         shape = (len(images), self.resolution, self.resolution, 3)
-        key = fingerprint("reconstructed", self._weights, images_fingerprint(images), self.resolution, self._scale())
+        key = fingerprint("reconstructed", self.identity, images_fingerprint(images), self.resolution, self._scale())
         return self.cache.array("reconstructed", key, shape, fill, np.uint8)
 
     def _scale(self) -> float:

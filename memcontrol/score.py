@@ -7,14 +7,17 @@ import math
 import numbers
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from memcontrol.cache import Cache
 from memcontrol.data.images import Pixels
 from memcontrol.encoders import ENCODERS, PLANNED_ENCODERS, Encoder, Features
 from memcontrol.errors import MemControlError, nearest_names
+from memcontrol.fingerprint import fingerprint
 from memcontrol.metrics.copying import BETTER, Copying, measure_copying
 from memcontrol.metrics.frechet import LeadingComponents, frechet_interval
 from memcontrol.metrics.kernel import kernel_interval
@@ -208,6 +211,8 @@ class Scorer:
         components: leading components of the reference on which `fd` is computed.
         permutations: shuffled memberships behind each copying measure's null band.
         seed: of every resampling; each call starts from it anew.
+        cache: where features of real images are kept; nowhere unless given.
+        identity: what decides the encoders' features besides their names and the images, such as weights.
     Raises:
         MemControlError: a name that does not exist, or a score that needs images the data does not have.
     """
@@ -221,7 +226,10 @@ class Scorer:
         components: int = 16,
         permutations: int = 200,
         seed: int = 0,
+        cache: Cache | None = None,
+        identity: str = "",
     ) -> None:
+        self._cache, self._identity = cache, identity
         self.real, self.names, self.encoders = real, tuple(dict.fromkeys(names)), encoders
         self.components, self.permutations, self.seed = components, permutations, seed
         self._objectives = {name: load_objective(name) for name in self.names if ":" in name}
@@ -272,7 +280,13 @@ class Scorer:
 
     def _real(self, part: str, encoder: str) -> Features:
         if (part, encoder) not in self._features:
-            self._features[part, encoder] = self._encode(getattr(self.real, part), encoder)
+            images: Pixels = getattr(self.real, part)
+            if self._cache is None:
+                self._features[part, encoder] = self._encode(images, encoder)
+            else:
+                key = fingerprint(encoder, self._identity, images)
+                compute = partial(self._encode, images, encoder)
+                self._features[part, encoder] = self._cache.computed("features", key, compute)
         return self._features[part, encoder]
 
     def _frechet(self, generated: Features, encoder: str) -> Score:

@@ -1,6 +1,7 @@
 """The inner loop trains the mask's tensors and nothing else, on batches that depend on seed and step alone."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -180,12 +181,17 @@ def test_only_the_masks_tensors_change_and_all_return(tiny, batches, accelerator
 
 def test_everything_returns_when_training_is_broken_off(tiny, batches, accelerator):
     before = snapshot(tiny.unet)
-    with pytest.raises(KeyboardInterrupt), tuned(tiny.unet, {"full": MASKS["ends"]}) as parameters:
-        for _ in finetune_pipeline(
-            tiny, parameters, batches, learning_rate=1e-3, config=CONFIG, accelerator=accelerator
-        ):
-            assert changed(tiny.unet, before)
-            raise KeyboardInterrupt
+
+    def broken_off():
+        with tuned(tiny.unet, {"full": MASKS["ends"]}) as parameters:
+            for _ in finetune_pipeline(
+                tiny, parameters, batches, learning_rate=1e-3, config=CONFIG, accelerator=accelerator
+            ):
+                assert changed(tiny.unet, before)
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken_off()
     assert changed(tiny.unet, before) == set()
     assert not any(parameter.requires_grad for parameter in tiny.unet.parameters())
     accelerator.free_memory()
@@ -276,16 +282,10 @@ def test_a_loss_that_is_not_finite_raises(tiny, batches, accelerator, value):
             batch = batches.at(step)
             return batch if step < 2 else Batch(batch.clean, batch.noise * value, batch.timesteps, batch.text)
 
-    before, done = snapshot(tiny.unet), 0
-    with (
-        pytest.raises(DivergedError, match=r"at step 3: lower the learning rate \(0\.002\)"),
-        tuned(tiny.unet, {"full": MASKS["ends"]}) as parameters,
-    ):
-        for _ in finetune_pipeline(
-            tiny, parameters, Broken(), learning_rate=2e-3, config=CONFIG, accelerator=accelerator
-        ):
-            done += 1
-    assert done == 2
+    before, done = snapshot(tiny.unet), []
+    with pytest.raises(DivergedError, match=r"at step 3: lower the learning rate \(0\.002\)"):
+        done.extend(trained(tiny, Broken(), MASKS["ends"], accelerator, rate=2e-3))
+    assert len(done) == 2
     assert changed(tiny.unet, before) == set()
     accelerator.free_memory()
 
@@ -295,7 +295,7 @@ def test_learning_rate_rises_then_falls_along_a_cosine(tiny, batches, accelerato
     assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert factors[10] == 1.0
     assert factors[55] == pytest.approx(0.5)
-    assert all(a > b for a, b in zip(factors[10:], factors[11:], strict=False))
+    assert all(a > b for a, b in pairwise(factors[10:]))
     assert 0 < factors[99] < 1e-3
     assert learning_rate_factor(0, 1, 0.0) == 1.0
     assert [learning_rate_factor(step, 2, 0.99) for step in range(2)] == [0.5, 1.0]
@@ -362,16 +362,23 @@ def test_without_an_average_the_last_tensors_are_used(tiny, batches, accelerator
 
 
 def test_tuning_in_half_precision_leaves_the_u_net_as_it_was(tiny, batches, monkeypatch):
-    """accelerate wraps the forward of a model that it prepares for bf16."""
+    """A forward that stays wrapped would make every later trial sample in another precision."""
     monkeypatch.setattr(AcceleratorState, "_shared_state", {})  # one process can otherwise have one precision only
     accelerator = Accelerator(cpu=True, mixed_precision="bf16")
     inputs = (torch.ones(1, *tiny.latent_shape), torch.tensor([5]), batches.text.empty(1))
     with torch.no_grad():
         before = tiny.unet(*inputs).sample
-    losses = [step.loss for step in trained(tiny, batches, MASKS["ends"], accelerator)]
-    assert all(map(math.isfinite, losses))
-    with torch.no_grad():
-        assert torch.equal(tiny.unet(*inputs).sample, before)
+    try:
+        losses = [step.loss for step in trained(tiny, batches, MASKS["ends"], accelerator)]
+        with torch.no_grad():
+            after = tiny.unet(*inputs).sample
+    finally:
+        accelerator.unwrap_model(tiny.unet, keep_fp32_wrapper=False)
+    assert torch.equal(after, before)
+    monkeypatch.undo()
+    exact = [step.loss for step in trained(tiny, batches, MASKS["ends"], Accelerator(cpu=True))]
+    assert losses == pytest.approx(exact, rel=0.05)
+    assert losses != exact, "the precision had no effect"
 
 
 def test_finetune_takes_any_network_and_schedule(accelerator):
@@ -380,7 +387,8 @@ def test_finetune_takes_any_network_and_schedule(accelerator):
             super().__init__()
             self.scale = torch.nn.Parameter(torch.zeros(()))
 
-        def forward(self, noisy, timesteps, text, return_dict):
+        def forward(self, noisy, _timesteps, _text, *, return_dict):
+            assert not return_dict
             return (self.scale * noisy,)
 
     network = Network()

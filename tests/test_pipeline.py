@@ -1,4 +1,4 @@
-"""Images and captions are encoded once, by the stock components' own numbers, and bad models are refused in one line."""
+"""Images and captions are encoded once, with the stock components' own numbers; bad models get one line."""
 
 import numpy as np
 import pytest

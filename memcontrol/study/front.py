@@ -47,7 +47,7 @@ def picked(points: NDArray[np.float64], pick: str) -> list[int]:
     0 to 1 over the front; `best-fidelity` and `least-copied` are least in the first and in the second objective.
 
     Raises:
-        MemControlError: no such pick.
+        MemControlError: no such pick, or `least-copied` of a front with one objective.
     """
     if pick not in PICKS:
         raise MemControlError(f"unknown pick {pick!r}: {nearest_names(pick, PICKS)}")
@@ -56,6 +56,8 @@ def picked(points: NDArray[np.float64], pick: str) -> list[int]:
     if pick == "best-fidelity":
         return [_least(points, 0)]
     if pick == "least-copied":
+        if points.shape[1] < 2:
+            raise MemControlError("least-copied goes by a second objective, and this front has one: pick best-fidelity")
         return [_least(points, 1)]
     span = np.ptp(points, axis=0)
     scaled = (points - points.min(axis=0)) / np.where(span > 0, span, 1.0)

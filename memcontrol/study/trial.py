@@ -139,6 +139,8 @@ class Laboratory:
             components=scoring.components,
             permutations=scoring.permutations,
             seed=self.config.seed,
+            cache=self.frozen.cache,
+            identity=self.frozen.identity,
         )
 
     def untuned(self, on_step: OnStep) -> Evaluation:

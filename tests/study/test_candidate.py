@@ -1,0 +1,93 @@
+"""Candidates lie on a quarter-decade grid, and a mask that trains nothing has no rate."""
+
+from itertools import product
+
+import pytest
+
+from memcontrol.groups import ParameterGroup
+from memcontrol.study.candidate import Candidate, CandidateSpace, RateGrid
+
+
+def group(name, numel=10, always=False):
+    return ParameterGroup(name, "full", (f"{name}.weight",), numel, always)
+
+
+def space(*names, always=(), rates=(1e-4, 1e-2), numel=10):
+    return CandidateSpace(
+        groups=tuple(group(name, numel) for name in names),
+        always=tuple(group(name, always=True) for name in always),
+        rates=RateGrid.between(*rates),
+        steps=7,
+    )
+
+
+def test_rates_are_a_quarter_decade_apart_with_both_ends():
+    grid = RateGrid.between(1e-4, 1e-3)
+    rates = [grid.rate(i) for i in range(grid.first, grid.last + 1)]
+    assert rates == [1e-4, 1.78e-4, 3.16e-4, 5.62e-4, 1e-3]
+    assert [grid.nearest(rate) for rate in rates] == list(range(grid.first, grid.last + 1))
+
+
+def test_rates_stay_within_the_range():
+    grid = RateGrid.between(3e-4, 1e-2)
+    assert grid.rate(grid.first) == 3.16e-4
+    assert grid.rate(grid.last) == 1e-2
+    assert grid.nearest(1.0) == grid.last
+    assert grid.nearest(1e-9) == grid.first
+
+
+@pytest.mark.parametrize(("low", "high", "rate"), [(1e-3, 1e-3, 1e-3), (2e-3, 2.5e-3, 1.78e-3), (1.1e-3, 1.2e-3, 1e-3)])
+def test_a_fixed_or_narrow_range_has_one_rate(low, high, rate):
+    grid = RateGrid.between(low, high)
+    assert grid.first == grid.last
+    assert grid.rate(grid.first) == rate
+
+
+def test_a_mask_that_trains_nothing_has_no_rate():
+    plain, with_always = space("a", "b"), space("a", "b", always=("head",))
+    assert plain.candidate([False, False], -8) == Candidate((False, False), None, 7)
+    assert plain.candidate([False, True], -8) == Candidate((False, True), 0.01, 7)
+    assert with_always.candidate([False, False], -8).learning_rate == 0.01
+
+
+@pytest.mark.parametrize("always", [(), ("head",)])
+@pytest.mark.parametrize("names", ["a", "abc"])
+@pytest.mark.parametrize("rates", [(1e-3, 1e-3), (1e-4, 1e-3)])
+def test_size_counts_distinct_candidates(names, always, rates):
+    made = space(*names, always=always, rates=rates)
+    indices = range(made.rates.first, made.rates.last + 1)
+    bits = product((False, True), repeat=len(names))
+    assert made.size == len({made.candidate(chosen, index) for chosen in bits for index in indices})
+
+
+def test_bits_read_as_text():
+    assert Candidate((True, False, True), 1e-3, 5).mask == "101"
+
+
+def test_trained_groups_are_the_always_ones_and_the_chosen():
+    made = space("a", "b", "c", always=("head",))
+    assert [group.name for group in made.trained((True, False, True))] == ["head", "a", "c"]
+    with pytest.raises(ValueError, match="zip"):
+        made.trained((True,))
+
+
+def test_baselines_are_everything_then_each_family():
+    made = space("down.0.attention", "down.0.resnets", "mid.attention", "mid.resnets", "ends", rates=(1e-3, 1e-3))
+    assert [candidate.mask for candidate in made.baselines()] == [
+        "11111",
+        "10100",  # attention
+        "01010",  # resnets
+        "00001",  # ends, found by both its first and its last part, once
+        "11000",  # down
+        "00110",  # mid
+    ]
+    assert all(candidate.learning_rate == 1e-3 for candidate in made.baselines())
+
+
+def test_small_masks_are_first_tried_at_larger_rates():
+    made = CandidateSpace((group("all-but", 990), group("few", 10)), (), RateGrid.between(1e-4, 1e-2), steps=1)
+    whole, most, few = ((True, True), (True, False), (False, True))
+    assert made.customary_rate(few) == made.rates.last
+    assert made.customary_rate(few) > made.customary_rate(most) >= made.customary_rate(whole)
+    assert made.rates.rate(made.customary_rate(whole)) == pytest.approx(5.62e-4)
+    assert made.rates.first <= made.customary_rate((False, False)) <= made.rates.last

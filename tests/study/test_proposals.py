@@ -1,0 +1,162 @@
+"""Proposals: baselines first, never one that was seen, a pure function of the history, None when all are seen."""
+
+from datetime import datetime
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from memcontrol.groups import ParameterGroup
+from memcontrol.study.candidate import CandidateSpace, RateGrid
+from memcontrol.study.proposals import RATE, Proposer, chosen_sampler
+
+SAMPLERS = ("gp", "tpe", "nsga2", "random")
+BOTH = ("minimize", "maximize")
+
+
+def proposer(names="abcde", *, sampler="random", rates=(1e-4, 1e-2), always=(), seed=0, directions=BOTH):
+    def groups(names, always):
+        return tuple(ParameterGroup(name, "full", (f"{name}.weight",), 10, always) for name in names)
+
+    space = CandidateSpace(groups(names, False), groups(always, True), RateGrid.between(*rates), steps=5)
+    return Proposer(space, sampler, directions, seed)
+
+
+def trial(made, candidate, number, *, state=TrialState.COMPLETE, error=None):
+    """A trial of a candidate, with made-up scores."""
+    values = [float(number % 3), float(sum(candidate.bits))][: len(made.directions)]
+    return optuna.trial.FrozenTrial(
+        number=number,
+        trial_id=number,
+        state=state,
+        value=None,
+        values=values if state == TrialState.COMPLETE else None,
+        datetime_start=datetime(2020, 1, 1),
+        datetime_complete=None if state == TrialState.RUNNING else datetime(2020, 1, 2),
+        params=made.params(candidate),
+        distributions=made.distributions(),
+        user_attrs={"error": error} if error else {},
+        system_attrs={},
+        intermediate_values={},
+    )
+
+
+def proposed(made, count, history=()):
+    """The trials that come of `count` proposals, and the candidates."""
+    history, candidates = list(history), []
+    for _ in range(count):
+        candidate = made.next(history, len(history))
+        if candidate is None:
+            break
+        candidates.append(candidate)
+        history.append(trial(made, candidate, len(history)))
+    return history, candidates
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_proposes_without_repeating(sampler):
+    made = proposer(sampler=sampler)
+    _, candidates = proposed(made, 24)
+    assert len(candidates) == len(set(candidates)) == 24
+    assert candidates[: len(made.space.baselines())] == made.space.baselines()
+    rates = {made.space.rates.rate(i) for i in range(made.space.rates.first, made.space.rates.last + 1)}
+    assert {candidate.learning_rate for candidate in candidates} - {None} <= rates
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_proposal_is_a_pure_function_of_history_and_seed(sampler):
+    history, _ = proposed(proposer(), 14)
+    first = proposer(sampler=sampler).next(history, 14)
+    np.random.seed(1)  # noqa: NPY002 - Optuna's samplers must not read the global generator
+    assert proposer(sampler=sampler).next(history, 14) == first
+    others = [proposer(sampler=sampler, seed=seed).next(history, 14) for seed in range(1, 5)]
+    assert any(other != first for other in others)
+
+
+def test_a_resumed_search_proposes_what_an_undisturbed_one_would():
+    whole = proposed(proposer(sampler="tpe"), 16)[1]
+    half, _ = proposed(proposer(sampler="tpe"), 9)
+    assert proposed(proposer(sampler="tpe"), 7, half)[1] == whole[9:]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(("names", "always", "size"), [("ab", "", 4), ("ab", "z", 4), ("", "z", 1)])
+def test_a_tiny_space_is_proposed_whole_then_exhausted(sampler, names, always, size):
+    made = proposer(names, sampler=sampler, rates=(1e-3, 1e-3), always=always)
+    history, candidates = proposed(made, 10)
+    assert len(candidates) == len(set(candidates)) == made.space.size == size
+    assert made.next(history, len(history)) is None
+
+
+def test_a_space_with_rates_is_proposed_whole():
+    made = proposer("ab", sampler="gp", rates=(1e-3, 1.8e-3))
+    assert len(set(proposed(made, 20)[1])) == made.space.size == 7
+
+
+def test_baselines_that_were_seen_are_not_proposed_again():
+    made = proposer()
+    baselines = made.space.baselines()
+    history = [trial(made, baselines[0], 0), trial(made, baselines[2], 1)]
+    assert made.next(history, 2) == baselines[1]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_candidates_that_others_are_running_are_avoided(sampler):
+    made = proposer("ab", sampler=sampler, rates=(1e-3, 1e-3))
+    everything = [made.space.candidate(bits, made.space.rates.first) for bits in ((0, 0), (0, 1), (1, 0), (1, 1))]
+    for missing in everything:
+        others = [candidate for candidate in everything if candidate != missing]
+        history = [trial(made, candidate, i, state=TrialState.RUNNING) for i, candidate in enumerate(others)]
+        assert made.next(history, 3) == missing
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_candidate_that_failed_is_not_proposed_again(sampler):
+    made = proposer("ab", sampler=sampler, rates=(1e-3, 1e-3))
+    history = [
+        trial(made, made.space.candidate(bits, made.space.rates.first), i, state=TrialState.FAIL, error="diverged")
+        for i, bits in enumerate(((1, 1), (1, 0), (0, 1)))
+    ]
+    assert made.next(history, 3).bits == (False, False)
+
+
+def test_a_mask_that_trains_nothing_comes_at_one_rate_only():
+    made = proposer("ab", rates=(1e-4, 1e-2))
+    _, candidates = proposed(made, made.space.size)
+    assert sum(not any(candidate.bits) for candidate in candidates) == 1
+
+
+def test_parameters_give_the_candidate_back():
+    made = proposer("abc")
+    for candidate in proposed(made, 20)[1]:
+        params = made.params(candidate)
+        assert made.candidate(params) == candidate
+        assert params.keys() == made.distributions().keys() == {"a", "b", "c", RATE}
+
+
+@pytest.mark.parametrize("sampler", ["gp", "tpe", "nsga2"])
+def test_a_sampler_learns_from_the_scores(sampler):
+    """With one objective that counts groups, later masks are larger than earlier ones."""
+    made = proposer("abcdefgh", sampler=sampler, rates=(1e-3, 1e-3), directions=("maximize",))
+    history = []
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        candidate = made.space.candidate(rng.random(8) < 0.4, made.space.rates.first)
+        made_trial = trial(made, candidate, number)
+        made_trial.value = float(sum(candidate.bits))
+        history.append(made_trial)
+    sizes = []
+    for number in range(24, 30):
+        candidate = made._asked(history, number, 0)
+        sizes.append(sum(candidate.bits))
+        history.append(trial(made, candidate, number))
+        history[-1].value = float(sizes[-1])
+    assert np.mean(sizes) > 4.2, "random masks would have 4 groups"
+
+
+def test_auto_takes_a_gaussian_process_for_small_studies_only():
+    assert chosen_sampler("auto", budget=50, groups=14) == "gp"
+    assert chosen_sampler("auto", budget=201, groups=14) == "tpe"
+    assert chosen_sampler("auto", budget=50, groups=33) == "tpe"
+    assert chosen_sampler("nsga2", budget=50, groups=14) == "nsga2"
