@@ -79,7 +79,9 @@ class Ledger:
         """Fail what an earlier launch left running; returns how many trials that were."""
         stale = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
         for trial in stale:
-            self.study.tell(trial.number, state=TrialState.FAIL)
+            # Optuna takes no word of a waiting trial before someone asked for it; the first one waiting comes first.
+            number = self.study.ask().number if trial.state == TrialState.WAITING else trial.number
+            self.study.tell(number, state=TrialState.FAIL)
         for claim in self.folder.references.glob("*.claim"):
             claim.unlink()
         return len(stale)
@@ -135,15 +137,15 @@ class Ledger:
         """Record that a trial was interrupted; its candidate may come again."""
         self.study.tell(work.trial, state=TrialState.FAIL)
 
-    def write_reference(self, name: str, content: list[dict[str, Any]]) -> None:
-        """Record a reference's scores at each of its checkpoints."""
-        self.folder.write_json(self._reference_path(name), {"name": name, "points": content})
+    def write_reference(self, name: str, points: list[dict[str, Any]], error: str | None = None) -> None:
+        """Record a reference's scores at each of its checkpoints, or why it failed."""
+        self.folder.write_json(self._reference_path(name), {"name": name, "points": points, "error": error})
         (self.folder.references / f"{name}.claim").unlink(missing_ok=True)
 
     def references(self) -> dict[str, list[dict[str, Any]]]:
         """Every scored reference: its name, and its checkpoints."""
-        found = (json.loads(path.read_text()) for path in sorted(self.folder.references.glob("*.json")))
-        return {content["name"]: content["points"] for content in found}
+        found = [json.loads(path.read_text()) for path in sorted(self.folder.references.glob("*.json"))]
+        return {content["name"]: content["points"] for content in found if content["points"]}
 
     def trials(self) -> list[FrozenTrial]:
         """All trials, in order."""

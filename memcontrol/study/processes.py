@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from memcontrol.errors import MemControlError, RunError
-from memcontrol.study.events import Listener
+from memcontrol.study.events import Event, Listener
 
 
 class Work(Protocol):
@@ -57,8 +57,15 @@ def run_processes(work: Work, order: Any, devices: list[str], listener: Listener
 def _in_process(work: Work, order: Any, number: int, device: str, events: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launching process hears Ctrl-C and stops its workers
     signal.signal(signal.SIGTERM, _interrupt)
+    launcher = multiprocessing.parent_process()
+
+    def tell(event: Event) -> None:
+        if launcher is not None and not launcher.is_alive():
+            raise KeyboardInterrupt  # the launching process was killed: nobody would stop this one
+        events.put(event)
+
     try:
-        work(order, number, device, events.put)
+        work(order, number, device, tell)
     except MemControlError as error:
         events.put(_Stopped(str(error)))
     except KeyboardInterrupt:

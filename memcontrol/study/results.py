@@ -45,7 +45,9 @@ def write_trials(laboratory: Laboratory, ledger: Ledger, folder: RunFolder) -> N
 def _row(
     trial: FrozenTrial, ledger: Ledger, names: list[str], scales: dict[str, float] | None, weights: tuple[float, ...]
 ) -> dict[str, Any]:
-    candidate = ledger.proposer.candidate(trial.params) if trial.params else None
+    # A trial that is being claimed, or whose claim was killed, has only some of its parameters.
+    whole = trial.params.keys() >= ledger.proposer.distributions().keys()
+    candidate = ledger.proposer.candidate(trial.params) if whole else None
     row: dict[str, Any] = {
         "number": trial.number,
         "state": "interrupted" if was_interrupted(trial) else trial.state.name.lower(),

@@ -64,7 +64,13 @@ class Worker:
 
     def _score_reference(self, name: str) -> None:
         began = time.monotonic()
-        points = score_reference(name, self.laboratory, self._progress(name))
+        try:
+            points = score_reference(name, self.laboratory, self._progress(name))
+        except Exception as error:  # noqa: BLE001 - a reference that fails does so alone, and says why
+            reason = f"{type(error).__name__}: {error}"
+            self.ledger.write_reference(name, [], reason)
+            self._finished(name, None, began, reason)
+            return
         self.ledger.write_reference(name, [_point(rate, evaluation) for rate, evaluation in points])
         self._finished(name, None, began)
 

@@ -35,7 +35,7 @@ def folder(tmp_path):
     return made
 
 
-def ledger(folder, *, budget=4, names="abcdef", identity=IDENTITY, rates=(1e-3, 1e-3)):
+def ledger(folder, *, budget=4, names="abcd", identity=IDENTITY, rates=(1e-3, 1e-3)):
     groups = tuple(ParameterGroup(name, "full", (f"{name}.weight",), 10) for name in names)
     space = CandidateSpace(groups, (), RateGrid.between(*rates), steps=5)
     return Ledger(folder, Proposer(space, "random", ("minimize", "minimize"), 0), identity=identity, budget=budget)
@@ -75,8 +75,8 @@ def test_claimed_places_count_towards_the_budget(folder):
 
 
 def test_workers_at_once_run_exactly_the_budget_and_no_candidate_twice(folder):
-    """Each claims from a study of its own on one file, and every fifth piece of work fails."""
-    budget, lock, done = 14, threading.Lock(), []
+    """Each claims from a study of its own on one file, and every third piece of work fails."""
+    budget, lock, done = 8, threading.Lock(), []
 
     def work_until_none(_):
         book = ledger(folder, budget=budget)
@@ -89,7 +89,7 @@ def test_workers_at_once_run_exactly_the_budget_and_no_candidate_twice(folder):
                 continue
             with lock:
                 done.append(work.number)
-            if work.number % 5 == 4:
+            if work.number % 3 == 1:
                 book.fail(work, "made to fail", {})
             else:
                 complete(book, work)
@@ -101,7 +101,7 @@ def test_workers_at_once_run_exactly_the_budget_and_no_candidate_twice(folder):
     states = [trial.state for trial in book.trials()]
     assert states.count(TrialState.COMPLETE) == budget
     assert len(states) == len(done) == len(set(done)) == budget + states.count(TrialState.FAIL)
-    assert states.count(TrialState.FAIL) == len([n for n in done if n % 5 == 4]) > 0
+    assert states.count(TrialState.FAIL) == len([n for n in done if n % 3 == 1]) > 0
     assert len(set(candidates(book))) == len(states)
 
 
@@ -201,7 +201,7 @@ def test_a_finished_launch_has_nothing_to_release(folder):
 
 
 def test_failures_alone_end_the_search_with_their_reason(folder):
-    book = ledger(folder, budget=20)
+    book = ledger(folder, budget=12)
     for i in range(HOPELESS):
         book.fail(book.claim_trial(), f"reason {i}", {})
     with pytest.raises(RunError, match=rf"{HOPELESS} trials failed, the last because: reason {HOPELESS - 1}"):
@@ -209,7 +209,7 @@ def test_failures_alone_end_the_search_with_their_reason(folder):
 
 
 def test_as_many_failures_among_more_successes_do_not(folder):
-    book = ledger(folder, budget=20)
+    book = ledger(folder, budget=12)
     for _ in range(HOPELESS + 1):
         complete(book, book.claim_trial())
     for i in range(HOPELESS):
@@ -218,7 +218,7 @@ def test_as_many_failures_among_more_successes_do_not(folder):
 
 
 def test_interruptions_are_not_failures(folder):
-    book = ledger(folder, budget=20)
+    book = ledger(folder, budget=12)
     for _ in range(HOPELESS):
         book.abandon(book.claim_trial())
     assert book.claim_trial() is not None
