@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 
-from memcontrol.config import RunConfig, load_config, validated
+from memcontrol.config import RunConfig, first_problem, load_config
 from memcontrol.errors import MemControlError
 
 app = typer.Typer(
@@ -65,34 +67,29 @@ def exit_codes() -> Iterator[None]:
         raise typer.Exit(130) from error
 
 
-def rates(text: str | None) -> tuple[float, float] | None:
-    """`LOW:HIGH`, or one rate for both.
-
-    Raises:
-        MemControlError: not of that form, not positive, or falling.
-    """
-    if text is None:
-        return None
-    try:
-        low, high = (float(part) for part in (text.split(":") if ":" in text else (text, text)))
-    except ValueError as error:
-        raise MemControlError(f"--learning-rate {text}: expected LOW:HIGH, such as 3e-4:1e-2, or one number") from error
-    if not 0 < low <= high:
-        raise MemControlError(f"--learning-rate {text}: expected 0 < LOW <= HIGH")
-    return low, high
-
-
 def overridden(config: RunConfig, changes: dict[str, dict[str, Any]]) -> RunConfig:
     """`config` with every value of `changes` that is not None, validated.
 
     Args:
         changes: section ("" for the top level) -> key -> value.
+
+    Raises:
+        MemControlError: a value that is not allowed, by the name of its option.
     """
     content = config.model_dump(mode="json")
     for section, values in changes.items():
         target = content[section] if section else content
         target.update({key: value for key, value in values.items() if value is not None})
-    return validated(content, where="options")
+    try:
+        return RunConfig.model_validate(content)
+    except ValidationError as error:
+        key, wrong, given = first_problem(error)
+        raise MemControlError(f"{option_name(key)} {given or repr('')}: {wrong}") from error
+
+
+def option_name(key: str) -> str:
+    """The option that sets a dotted key of the configuration."""
+    return "--data" if key == "data.source" else f"--{key.rpartition('.')[2].replace('_', '-')}"
 
 
 @app.command()
@@ -129,7 +126,7 @@ def search(
         settings = overridden(
             RunConfig() if config is None else load_config(config),
             {
-                "": {"model": model, "space": space, "seed": seed, "learning_rate": rates(learning_rate)},
+                "": {"model": model, "space": space, "seed": seed, "learning_rate": learning_rate},
                 "data": {
                     "source": data,
                     "train_size": train_size,
@@ -286,6 +283,8 @@ def _run_finetune(
     from memcontrol.releasing import finetune
     from memcontrol.report.steps import step_progress
 
+    if rate is not None and not 0 < rate < math.inf:
+        raise MemControlError(f"--learning-rate {rate:g}: expected a rate above 0, such as 1e-3")
     mask = Mask.from_pretrained(mask_file)
     tuning = settings.tuning
     if own_steps and "steps" in mask.provenance:

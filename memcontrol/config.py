@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,7 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from memcontrol.errors import MemControlError
+from memcontrol.errors import MemControlError, nearest_names
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -92,7 +93,7 @@ PRESETS = {
 
 def _expanded(objectives: object) -> object:
     if isinstance(objectives, str):
-        return PRESETS.get(objectives, tuple(name.strip() for name in objectives.split(",")))
+        return PRESETS.get(objectives, tuple(name.strip() for name in objectives.split(",") if name.strip()))
     return objectives
 
 
@@ -137,20 +138,34 @@ class SearchConfig(Settings):
     trajectory_points: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)
 
 
+def _rate_range(rates: object) -> object:
+    """`LOW:HIGH`, one rate for both, or a pair, as a pair of numbers."""
+    if rates is None:
+        return None
+    parts = rates if isinstance(rates, list | tuple) else str(rates).split(":")
+    try:
+        low, high = (float(part) for part in (parts if len(parts) > 1 else (*parts, *parts)))
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not 0 < low <= high < math.inf:
+        raise ValueError("expected LOW:HIGH with 0 < LOW <= HIGH, such as 3e-4:1e-2, or one rate")
+    return low, high
+
+
 class RunConfig(Settings):
     """Everything that decides a run's scores.
 
     Attributes:
         model: a shipped name, a pipeline folder, or a hub id.
         space: a shipped search space, or the path of a YAML file.
-        learning_rate: lowest and highest rate to search, instead of the space's own.
+        learning_rate: lowest and highest rate to search (`LOW:HIGH`, or one for both), instead of the space's own.
         seed: of the training set's draw, of training and of sampling.
     """
 
     data: DataConfig = DataConfig()
     model: str = "tiny"
     space: str = "stage-kinds"
-    learning_rate: tuple[float, float] | None = None
+    learning_rate: Annotated[tuple[float, float] | None, BeforeValidator(_rate_range)] = None
     seed: Annotated[int, Field(ge=0)] = 0
     tuning: TuningConfig = TuningConfig()
     sampling: SamplingConfig = SamplingConfig()
@@ -171,10 +186,10 @@ def load_config(path: Path) -> RunConfig:
     if not path.is_file():
         raise MemControlError(f"no configuration file {path}: name an existing YAML file with --config")
     try:
-        content = yaml.safe_load(path.read_text()) or {}
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         return validated(content, where=str(path))
-    except yaml.YAMLError as error:
-        raise MemControlError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise MemControlError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
 
 
 def validated(content: Mapping[str, Any], *, where: str) -> RunConfig:
@@ -186,6 +201,16 @@ def validated(content: Mapping[str, Any], *, where: str) -> RunConfig:
     try:
         return RunConfig.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        raise MemControlError(f"{where}: {key}: {first['msg']} (got {first['input']!r})") from error
+        key, wrong, given = first_problem(error)
+        raise MemControlError(f"{where}: {key or 'the whole file'}: {wrong} (got {given!r})") from error
+
+
+def first_problem(error: ValidationError) -> tuple[str, str, object]:
+    """The dotted key of the first problem that was found, what is wrong, and what was given."""
+    first = error.errors()[0]
+    loc = first["loc"]
+    wrong = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if first["type"] == "extra_forbidden":
+        section = RunConfig if len(loc) == 1 else type(getattr(RunConfig(), str(loc[0])))
+        wrong = f"unknown key; {nearest_names(str(loc[-1]), section.model_fields)}"
+    return ".".join(str(part) for part in loc), wrong, first["input"]

@@ -36,8 +36,9 @@ class DivergedError(MemControlError):
     """A training loss that became NaN or infinite."""
 
 
-def nearest_names(name: str, known: Iterable[str]) -> str:
-    """The end of an "unknown name" message: the closest known names, then all of them."""
+def nearest_names(name: str, known: Iterable[str], listed: Iterable[str] | None = None) -> str:
+    """The end of an "unknown name" message: the closest known names, then all of them, or those to be `listed`."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return (f"did you mean {' or '.join(close)}? " if close else "") + f"known: {', '.join(names)}"
+    shown = names if listed is None else sorted(listed)
+    return (f"did you mean {' or '.join(close)}? " if close else "") + f"known: {', '.join(shown)}"

@@ -159,7 +159,11 @@ def finetune(
     # Preparing a model for half precision replaces its forward for good, and sampling must not see that.
     model = accelerator.prepare_model(unet) if accelerator.num_processes > 1 else unet
     prepared = accelerator.prepare_optimizer(optimizer)
-    average = EMAModel(tensors, decay=config.ema_decay, use_ema_warmup=True, power=0.75) if config.ema_decay else None
+    average = (
+        EMAModel(tensors, decay=config.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
+        if config.ema_decay
+        else None
+    )
     scheduler = DDPMScheduler.from_config(dict(scheduler_config))
     share = slice(accelerator.process_index, None, accelerator.num_processes)
     for number in range(config.steps):

@@ -50,18 +50,19 @@ def finetune(
         MaskError: the mask trains nothing, or does not fit the model.
         RunError: `out` exists and is not empty, or cannot be written.
     """
-    rate = learning_rate or mask.learning_rate
-    if rate is None:
+    if mask.learning_rate is None:
         raise MaskError(f"mask {mask.name} trains nothing: pick one with a group that is on")
+    rate = learning_rate or mask.learning_rate
     _check_out(out)
     settings = tuning or TuningConfig(steps=int(mask.provenance.get("steps", TuningConfig().steps)))
     accelerator = Accelerator(mixed_precision=settings.mixed_precision)
     frozen = load_pipeline(model or mask.model.id, cache=Cache(default_cache_folder()), device=str(accelerator.device))
     mask.check(frozen.unet)
-    dataset = load_dataset(data, resolution=frozen.resolution, seed=seed)
+    dataset = load_dataset(data, resolution=frozen.resolution, seed=seed if data.seed is None else data.seed)
     for note in dataset.notes:
         on_note(note)
     batches = training_batches(frozen, dataset, settings, seed=seed)
+    _make(out)
     with tuned(frozen.unet, chosen_parameters(mask)) as parameters:
         last: Step | None = None
         for step in finetune_pipeline(
@@ -79,6 +80,9 @@ def finetune(
 def _check_out(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out} exists and is not an empty folder: name another with --out")
+
+
+def _make(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

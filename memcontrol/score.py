@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memcontrol.cache import Cache
+from memcontrol.config import PRESETS
 from memcontrol.data.images import Pixels
 from memcontrol.encoders import ENCODERS, PLANNED_ENCODERS, Encoder, Features
 from memcontrol.errors import MemControlError, nearest_names
@@ -103,6 +104,9 @@ MEASURES: Mapping[str, Measure] = {
     **{name: Measure("copying", BETTER[measure]) for name, (measure, _) in _COPYING.items()},
 }
 
+LISTED = tuple(name for name in MEASURES if _COPYING.get(name, ("", ""))[1] == "")
+"""What messages list: every measure without an ending."""
+
 PLANNED = frozenset(
     {"fid", "mifid", "noise_magnitude", "extraction", "biovil_t", "clip_score", "membership_auc", "c_t", "authpct"}
 )
@@ -119,16 +123,18 @@ def parse_name(name: str, encoders: Collection[str] = ENCODERS) -> tuple[str, st
         MemControlError: another form, or a measure or encoder that does not exist or does not exist yet.
     """
     measure, separator, encoder = name.partition("@")
-    for part, kind, planned, known in (
-        (measure, "measure", PLANNED, tuple(MEASURES)),
-        (encoder, "encoder", PLANNED_ENCODERS, tuple(encoders)),
+    # A name without an encoder may be meant for a set of objectives.
+    measures = tuple(MEASURES) if separator else (*MEASURES, *PRESETS)
+    for part, kind, planned, known, listed in (
+        (measure, "measure", PLANNED, measures, LISTED),
+        (encoder, "encoder", PLANNED_ENCODERS, tuple(encoders), tuple(encoders)),
     ):
         if kind == "encoder" and not separator:
             raise MemControlError(f'score "{name}" names no encoder: write {name}@{next(iter(known), "pixels")}')
         if part in planned and part not in known:
-            raise MemControlError(f"{kind} {part} arrives with a later version; available: {', '.join(known)}")
+            raise MemControlError(f"{kind} {part} arrives with a later version; available: {', '.join(listed)}")
         if part not in known:
-            raise MemControlError(f'unknown {kind} "{part}" in score "{name}": {nearest_names(part, known)}')
+            raise MemControlError(f'unknown {kind} "{part}" in score "{name}": {nearest_names(part, known, listed)}')
     return measure, encoder
 
 
@@ -197,6 +203,24 @@ def load_objective(name: str) -> Objective:
     if getattr(found, "better", "lower") not in ("lower", "higher"):
         raise MemControlError(f"objective {name}: better is {found.better!r}, expected lower or higher")
     return cast(Objective, found)
+
+
+def check_counts(names: Collection[str], components: int, *, generated: int, reference: int) -> None:
+    """Check that there will be images enough for the Fréchet distances among `names`, before anything is tuned.
+
+    Raises:
+        MemControlError: fewer generated or held-out images than components and one.
+    """
+    wanted = [name for name in names if ":" not in name and MEASURES[parse_name(name)[0]].family == "frechet"]
+    for count, what, mend in (
+        (generated, "generated images", "ask for more with --images"),
+        (reference, "held-out images for fidelity", "give more data, or a smaller --train-size"),
+    ):
+        if wanted and count <= components:
+            raise MemControlError(
+                f"{wanted[0]} on {components} components needs {components + 1} {what} or more, got {count}: {mend}, "
+                "or lower scoring.components in a --config file"
+            )
 
 
 class Scorer:

@@ -174,7 +174,7 @@ def main() -> None:
         unet=train(config, options.name, sources, encoder, tokenizer, options.work).half(),
         text_encoder=encoder,
         tokenizer=tokenizer,
-        scheduler=DPMSolverMultistepScheduler(**NOISE, algorithm_type="dpmsolver++"),
+        scheduler=DPMSolverMultistepScheduler(**NOISE, algorithm_type="dpmsolver++", steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

@@ -26,6 +26,8 @@ from memcontrol.study.trial import Laboratory
 
 STUDY = "search"
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
+FINGERPRINTS = ("architecture", "weights", "data content", "space content")
+"""Parts of a study's identity that say little to a reader, and that other settings decide."""
 HOPELESS = 5
 """So many failed trials with none completed end a search."""
 
@@ -68,10 +70,13 @@ class Ledger:
         if known is None:
             self.study.set_user_attr("identity", dict(identity))
             return
-        different = [f"{key} was {known.get(key)}, now {now}" for key, now in identity.items() if known.get(key) != now]
+        different = {
+            key: f"{key} was {known.get(key)}, now {now}" for key, now in identity.items() if known.get(key) != now
+        }
+        named = [text for key, text in different.items() if key not in FINGERPRINTS]
         if different:
             raise RunError(
-                f"{self.folder.path} holds a study made with other settings: {'; '.join(different)}; "
+                f"{self.folder.path} holds a study made with other settings: {'; '.join(named or different.values())}; "
                 "use the same settings to resume it, or another --out"
             )
 

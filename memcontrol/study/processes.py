@@ -9,8 +9,6 @@ import signal
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
-
 from memcontrol.errors import MemControlError, RunError
 from memcontrol.study.events import Event, Listener
 
@@ -29,6 +27,8 @@ class _Stopped:
 
 def worker_devices(count: int | None) -> list[str]:
     """A device for each worker: one per GPU where there are GPUs, else one per core; `count` overrides how many."""
+    import torch  # here, so that a new process loads only what its work needs
+
     gpus = torch.cuda.device_count()
     wanted = count or gpus or len(os.sched_getaffinity(0))
     return [f"cuda:{i % gpus}" if gpus else "cpu" for i in range(wanted)]
@@ -82,7 +82,8 @@ def _watch(processes: list[Any], events: Any, listener: Listener) -> None:
         try:
             event = events.get(timeout=0.2)
         except queue.Empty:
-            if alive:
+            # Where one died, the others would wait for ever for the trial that it was running.
+            if alive and not any(process.exitcode for process in processes):
                 continue
             break
         if isinstance(event, _Stopped):

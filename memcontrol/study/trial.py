@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,13 +18,14 @@ from memcontrol.data import load_dataset
 from memcontrol.data.identity import dataset_fingerprint
 from memcontrol.data.images import Dataset, Pixels
 from memcontrol.encoders import load_encoder
+from memcontrol.errors import MemControlError
 from memcontrol.finetuning import finetune_pipeline, training_batches
 from memcontrol.groups import ParameterGroup, parameter_groups
 from memcontrol.mask_records import ModelIdentity
 from memcontrol.methods import tuned
 from memcontrol.pipeline import FrozenPipeline, load_pipeline
 from memcontrol.sampling import drawn_prompts, sample
-from memcontrol.score import RealImages, Score, Scorer, direction, parse_name
+from memcontrol.score import RealImages, Score, Scorer, check_counts, direction, parse_name
 from memcontrol.space import LogRange, SearchSpace, load_space
 from memcontrol.study.candidate import CandidateSpace, RateGrid
 
@@ -116,6 +118,9 @@ class Laboratory:
     def _scorer(self) -> Scorer:
         scoring, heldout = self.config.scoring, self.dataset.heldout
         names = [*dict.fromkeys(scoring.objectives + scoring.reported)]
+        check_counts(
+            names, scoring.components, generated=self.config.sampling.images, reference=len(heldout.fidelity)
+        )
         wanted = {parse_name(name)[1] for name in names if ":" not in name}
         encoders = {
             name: load_encoder(name, device=str(self.frozen.device), encode_latents=self.frozen.encode)
@@ -190,4 +195,8 @@ class Laboratory:
             on_step("sample", sum(map(len, batches)), total)
         images = np.concatenate(batches)
         on_step("score", 0, 1)
-        return Evaluation(self.scorer(images), images, steps, loss, time.monotonic() - began)
+        scores = self.scorer(images)
+        for name, score in scores.items():
+            if not all(map(math.isfinite, (score.value, score.low, score.high))):
+                raise MemControlError(f"score {name} is {score.value} ({score.low} to {score.high}): expected numbers")
+        return Evaluation(scores, images, steps, loss, time.monotonic() - began)

@@ -13,7 +13,7 @@ from memcontrol.groups import ParameterGroup
 from memcontrol.run import RunFolder
 from memcontrol.score import Score
 from memcontrol.study.candidate import CandidateSpace, RateGrid
-from memcontrol.study.ledger import HOPELESS, STUDY, Ledger, was_interrupted
+from memcontrol.study.ledger import STUDY, Ledger, was_interrupted
 from memcontrol.study.proposals import Proposer
 
 OBJECTIVES = ("fd@pixels", "copy_gap@pixels")
@@ -33,6 +33,13 @@ def folder(tmp_path):
     made = RunFolder(tmp_path / "run")
     made.prepare()
     return made
+
+
+@pytest.fixture
+def hopeless(monkeypatch):
+    """So many failures with nothing completed end a search: fewer than usual, to be quick."""
+    monkeypatch.setattr("memcontrol.study.ledger.HOPELESS", 2)
+    return 2
 
 
 def ledger(folder, *, budget=4, names="abcd", identity=IDENTITY, rates=(1e-3, 1e-3)):
@@ -200,26 +207,26 @@ def test_a_finished_launch_has_nothing_to_release(folder):
     assert len(book.counted()) == 1
 
 
-def test_failures_alone_end_the_search_with_their_reason(folder):
+def test_failures_alone_end_the_search_with_their_reason(folder, hopeless):
     book = ledger(folder, budget=12)
-    for i in range(HOPELESS):
+    for i in range(hopeless):
         book.fail(book.claim_trial(), f"reason {i}", {})
-    with pytest.raises(RunError, match=rf"{HOPELESS} trials failed, the last because: reason {HOPELESS - 1}"):
+    with pytest.raises(RunError, match=rf"{hopeless} trials failed, the last because: reason {hopeless - 1}"):
         book.claim_trial()
 
 
-def test_as_many_failures_among_more_successes_do_not(folder):
+def test_as_many_failures_among_more_successes_do_not(folder, hopeless):
     book = ledger(folder, budget=12)
-    for _ in range(HOPELESS + 1):
+    for _ in range(hopeless + 1):
         complete(book, book.claim_trial())
-    for i in range(HOPELESS):
+    for i in range(hopeless):
         book.fail(book.claim_trial(), f"reason {i}", {})
     assert book.claim_trial() is not None
 
 
-def test_interruptions_are_not_failures(folder):
+def test_interruptions_are_not_failures(folder, hopeless):
     book = ledger(folder, budget=12)
-    for _ in range(HOPELESS):
+    for _ in range(hopeless):
         book.abandon(book.claim_trial())
     assert book.claim_trial() is not None
 

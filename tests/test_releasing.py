@@ -1,0 +1,138 @@
+"""A released pipeline is the base model but for the mask's tensors, and stock diffusers loads it."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from memcontrol.cache import Cache
+from memcontrol.config import DataConfig, TuningConfig
+from memcontrol.errors import MaskError, RunError
+from memcontrol.groups import parameter_groups
+from memcontrol.mask import Mask
+from memcontrol.mask_records import ModelIdentity
+from memcontrol.pipeline import load_pipeline, model_folder
+from memcontrol.releasing import chosen_parameters, finetune
+from memcontrol.sampling import sample
+
+
+def mask_of(laboratory, bits, rate=5e-3):
+    unet = laboratory.frozen.unet
+    return Mask.build(
+        laboratory.space,
+        parameter_groups(laboratory.space, unet),
+        bits,
+        model=laboratory.model,
+        unet_numel=sum(parameter.numel() for parameter in unet.parameters()),
+        learning_rate=rate,
+        provenance={"steps": 6},
+    )
+
+
+@pytest.fixture(scope="module")
+def released(laboratory, tmp_path_factory):
+    """The attention groups of the shipped model, tuned as a trial tunes them."""
+    mask = mask_of(laboratory, "100")
+    out = tmp_path_factory.mktemp("released") / "pipeline"
+    notes, steps = [], []
+    config = laboratory.config
+    folder = finetune(mask, config.data, out, tuning=config.tuning, on_note=notes.append, on_step=steps.append)
+    assert folder == out
+    assert [step.number for step in steps] == [1, 2, 3, 4, 5, 6]
+    assert notes[0].startswith("brain: 8 training slices")
+    return mask, out
+
+
+def test_the_masks_tensors_alone_differ_from_the_base_model(released):
+    mask, out = released
+    base = StableDiffusionPipeline.from_pretrained(model_folder("tiny"))
+    tuned = StableDiffusionPipeline.from_pretrained(out)
+    for part in ("vae", "text_encoder"):
+        before, after = (getattr(pipeline, part).state_dict() for pipeline in (base, tuned))
+        assert before.keys() == after.keys()
+        assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    before, after = base.unet.state_dict(), tuned.unet.state_dict()
+    different = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert before.keys() == after.keys()
+    assert different == set(mask.trainable_names())
+    assert tuned.scheduler.config == base.scheduler.config
+
+
+def test_a_stock_pipeline_generates_from_it(released):
+    pipeline = StableDiffusionPipeline.from_pretrained(released[1])
+    pipeline.set_progress_bar_config(disable=True)
+    (image,) = pipeline("axial brain MRI", num_inference_steps=2, output_type="np").images
+    assert image.shape == (64, 64, 3)
+    assert np.isfinite(image).all()
+
+
+def test_the_mask_lies_beside_the_pipeline(released):
+    mask, out = released
+    assert Mask.from_pretrained(out) == mask
+
+
+def test_what_is_released_is_what_the_trial_scored(released, laboratory, tmp_path):
+    """Same data, seed and steps: the saved weights generate the trial's very images."""
+    mask, out = released
+    (attention, *_) = laboratory.candidates.groups
+    trial = laboratory.evaluate((attention,), mask.learning_rate, 6, lambda *_: None)
+    loaded = load_pipeline(str(out), cache=Cache(tmp_path))
+    images = np.concatenate(list(sample(loaded, laboratory.prompts, laboratory.config.sampling, seed=0)))
+    np.testing.assert_array_equal(images, trial.images)
+
+
+def test_the_masks_own_steps_are_the_default(laboratory, tmp_path):
+    mask = mask_of(laboratory, "001")
+    steps = []
+    data = DataConfig(train_size=4, fidelity=4, copying=8, confirmation=4)
+    finetune(mask, data, tmp_path / "out", on_step=steps.append, learning_rate=1e-4)
+    assert len(steps) == 6
+    assert max(step.learning_rate for step in steps) == pytest.approx(1e-4)
+
+
+def test_a_folder_with_something_in_it_is_refused_and_kept(laboratory, tmp_path):
+    (tmp_path / "kept.txt").write_text("mine")
+    with pytest.raises(RunError, match="exists and is not an empty folder: name another with --out"):
+        finetune(mask_of(laboratory, "100"), laboratory.config.data, tmp_path)
+    with pytest.raises(RunError, match="is not an empty folder"):
+        finetune(mask_of(laboratory, "100"), laboratory.config.data, tmp_path / "kept.txt")
+    with pytest.raises(RunError, match="cannot write to"):
+        finetune(mask_of(laboratory, "100"), laboratory.config.data, tmp_path / "kept.txt" / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
+
+
+@pytest.mark.parametrize("rate", [None, 1e-3])
+def test_a_mask_that_trains_nothing_is_refused(laboratory, tmp_path, rate):
+    with pytest.raises(MaskError, match="trains nothing: pick one with a group that is on"):
+        finetune(mask_of(laboratory, "000"), laboratory.config.data, tmp_path / "out", learning_rate=rate)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mask_of_another_architecture_is_refused(laboratory, tmp_path):
+    from memcontrol.space import SearchSpace
+
+    space = SearchSpace.model_validate(
+        {
+            "schema": "memcontrol/search-space@1",
+            "name": "all",
+            "learning_rate": 1e-3,
+            "parts": [{"select": ["*"], "name": "all"}],
+        }
+    )
+    linear = torch.nn.Linear(2, 2)
+    mask = Mask.build(
+        space,
+        parameter_groups(space, linear),
+        "1",
+        model=ModelIdentity.of(linear, "tiny"),
+        unet_numel=6,
+        learning_rate=1e-3,
+    )
+    with pytest.raises(MaskError, match="was made for Linear tiny"):
+        finetune(mask, laboratory.config.data, tmp_path / "out", tuning=TuningConfig(steps=1))
+
+
+def test_chosen_parameters_are_grouped_by_method(laboratory):
+    mask = mask_of(laboratory, "011")
+    assert chosen_parameters(mask) == {"full": list(mask.trainable_names("full"))}
+    assert chosen_parameters(mask_of(laboratory, "000")) == {}
