@@ -234,7 +234,9 @@ def test_training_is_the_textbook_loop(tiny, batches, accelerator):
             batch = batches.at(number)
             level = schedule.alphas_cumprod[batch.timesteps][:, None, None, None]
             noisy = level.sqrt() * batch.clean + (1 - level).sqrt() * batch.noise
-            loss = torch.nn.functional.mse_loss(tiny.unet(noisy, batch.timesteps, batch.text).sample, batch.noise)
+            velocity = level.sqrt() * batch.noise - (1 - level).sqrt() * batch.clean
+            target = velocity if schedule.config.prediction_type == "v_prediction" else batch.noise
+            loss = torch.nn.functional.mse_loss(tiny.unet(noisy, batch.timesteps, batch.text).sample, target)
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters.values(), 0.05)
@@ -307,7 +309,7 @@ def test_velocity_is_the_target_where_the_schedule_says_so(tiny):
     from diffusers import DDPMScheduler
 
     batch = synthetic().at(0)
-    plain = DDPMScheduler.from_config(tiny.scheduler_config)
+    plain = DDPMScheduler.from_config(tiny.scheduler_config, prediction_type="epsilon")
     assert torch.equal(noise_target(plain, batch), batch.noise)
     velocity = DDPMScheduler.from_config(tiny.scheduler_config, prediction_type="v_prediction")
     level = velocity.alphas_cumprod[batch.timesteps][:, None, None, None]
