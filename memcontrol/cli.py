@@ -25,22 +25,42 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+DEFAULTS = RunConfig()
+
+
+def option(text: str, default: object = None) -> Any:
+    """An option whose default, shown in help alone, comes from the configuration."""
+    return typer.Option(help=text, show_default=False if default is None else str(default))
+
+
+_data = DEFAULTS.data
 Data = Annotated[
-    str | None, typer.Option("--data", help="brain, faces, digits, a folder, a CSV, XLSX or .npz file, or hf:NAME.")
+    str | None, option("brain, faces, digits, a folder, a CSV, XLSX or .npz file, or hf:NAME.", _data.source)
 ]
-TrainSize = Annotated[int | None, typer.Option(help="Distinct training images.")]
-Repeat = Annotated[str | None, typer.Option(help="F:K repeats a fraction F of the training images K times.")]
-CaptionColumn = Annotated[str | None, typer.Option(help="Column of the captions.")]
-PathColumn = Annotated[str | None, typer.Option(help="Column of the image files.")]
-SubjectColumn = Annotated[str | None, typer.Option(help="Column of the subjects; none is in two sets.")]
-SplitColumn = Annotated[str | None, typer.Option(help="Column of train, validation or test.")]
-Captions = Annotated[str | None, typer.Option(help="column, or none for empty captions.")]
-BadImages = Annotated[str | None, typer.Option(help="error, or skip for images that do not decode.")]
-Model = Annotated[str | None, typer.Option("--model", help="tiny, tiny-sd, a pipeline folder, or a hub id.")]
-Space = Annotated[str | None, typer.Option("--space", help="A shipped search space, or a YAML file.")]
-Seed = Annotated[int | None, typer.Option(help="Of the training set's draw, of training and of sampling.")]
-Steps = Annotated[int | None, typer.Option(help="Optimizer steps.")]
-Batch = Annotated[int | None, typer.Option(help="Images in a step.")]
+TrainSize = Annotated[int | None, option("Distinct training images.", _data.train_size)]
+Repeat = Annotated[str | None, option("F:K repeats a fraction F of the training images K times.")]
+CaptionColumn = Annotated[str | None, option("Column of the captions.", _data.caption_column)]
+PathColumn = Annotated[str | None, option("Column of the image files.", "path, file_name or image")]
+SubjectColumn = Annotated[str | None, option("Column of the subjects; none is in two sets.", _data.subject_column)]
+SplitColumn = Annotated[str | None, option("Column of train, validation or test.", _data.split_column)]
+Captions = Annotated[str | None, option("column, or none for empty captions.", _data.captions)]
+BadImages = Annotated[str | None, option("error, or skip for images that do not decode.", _data.bad_images)]
+Model = Annotated[str | None, option("tiny, tiny-sd, a pipeline folder, or a hub id.", DEFAULTS.model)]
+Space = Annotated[str | None, option("A shipped search space, or a YAML file.", DEFAULTS.space)]
+Seed = Annotated[int | None, option("Of the training set's draw, of training and of sampling.", DEFAULTS.seed)]
+Steps = Annotated[int | None, option("Optimizer steps.", DEFAULTS.tuning.steps)]
+Batch = Annotated[int | None, option("Images in a step.", DEFAULTS.tuning.batch)]
+Rates = Annotated[str | None, option("LOW:HIGH, or one rate.", "the space's own")]
+Objectives = Annotated[
+    str | None,
+    option("measure@encoder,... or module:function, or a preset.", ",".join(DEFAULTS.scoring.objectives)),
+]
+Budget = Annotated[
+    int | None, option("Total of candidates, over all resumed parts of the run.", DEFAULTS.search.budget)
+]
+Images = Annotated[int | None, option("Images sampled for each candidate.", DEFAULTS.sampling.images)]
+Sampler = Annotated[str | None, option("auto, gp, tpe, nsga2 or random.", DEFAULTS.search.sampler)]
+Out = Annotated[Path | None, option("Run folder; the same one resumes.", "runs/DATA-MODEL-SPACE")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
@@ -84,7 +104,9 @@ def overridden(config: RunConfig, changes: dict[str, dict[str, Any]]) -> RunConf
         return RunConfig.model_validate(content)
     except ValidationError as error:
         key, wrong, given = first_problem(error)
-        raise MemControlError(f"{option_name(key)} {given or repr('')}: {wrong}") from error
+        # A whole section is at odds with itself, for instance an option with what the file says.
+        named = key if isinstance(given, dict) else f"{option_name(key)} {given if given != '' else repr(given)}"
+        raise MemControlError(f"{named}: {wrong}") from error
 
 
 def option_name(key: str) -> str:
@@ -97,9 +119,9 @@ def search(
     data: Data = None,
     model: Model = None,
     space: Space = None,
-    budget: Annotated[int | None, typer.Option(help="Total of candidates, over all resumed parts of the run.")] = None,
-    learning_rate: Annotated[str | None, typer.Option(help="LOW:HIGH, instead of the space's own.")] = None,
-    objectives: Annotated[str | None, typer.Option(help="measure@encoder,... or module:function, or a preset.")] = None,
+    budget: Budget = None,
+    learning_rate: Rates = None,
+    objectives: Objectives = None,
     train_size: TrainSize = None,
     repeat: Repeat = None,
     caption_column: CaptionColumn = None,
@@ -110,11 +132,11 @@ def search(
     bad_images: BadImages = None,
     steps: Steps = None,
     batch: Batch = None,
-    images: Annotated[int | None, typer.Option(help="Images sampled for each candidate.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="auto, gp, tpe, nsga2 or random.")] = None,
+    images: Images = None,
+    sampler: Sampler = None,
     seed: Seed = None,
     workers: Annotated[str, typer.Option(help="Processes; auto for one per GPU, or one per CPU core.")] = "auto",
-    out: Annotated[Path | None, typer.Option(help="Run folder; the same one resumes.")] = None,
+    out: Out = None,
     config: Annotated[Path | None, typer.Option(help="YAML file; options override it.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -240,9 +262,9 @@ def finetune(
     mask: Annotated[Path, typer.Option(help="A mask's JSON file.")],
     out: Annotated[Path, typer.Option(help="New folder for the tuned pipeline.")],
     data: Data = None,
-    model: Model = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak rate; the mask's own unless given.")] = None,
-    steps: Steps = None,
+    model: Annotated[str | None, option("Pipeline to tune.", "the mask's own")] = None,
+    learning_rate: Annotated[float | None, option("Peak rate.", "the mask's own")] = None,
+    steps: Annotated[int | None, option("Optimizer steps.", "the mask's own")] = None,
     batch: Batch = None,
     train_size: TrainSize = None,
     repeat: Repeat = None,

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from memcontrol.errors import MemControlError, nearest_names
 
 Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
 
 
 class Settings(BaseModel):
@@ -104,7 +105,7 @@ class ScoringConfig(Settings):
         objectives: a list, or the name of one of `PRESETS`.
         components: leading components of the reference on which `fd` is computed.
         permutations: shuffled memberships behind each copying score's interval.
-        reward_weights: one for each objective.
+        reward_weights: one for each objective; 0.5 each unless given.
     """
 
     objectives: Annotated[tuple[str, ...], BeforeValidator(_expanded), Field(min_length=1)] = PRESETS["default"]
@@ -119,7 +120,18 @@ class ScoringConfig(Settings):
     )
     components: Positive = 16
     permutations: Positive = 200
-    reward_weights: tuple[float, ...] = (0.5, 0.5)
+    reward_weights: tuple[float, ...] | None = None
+
+    @model_validator(mode="after")
+    def _as_many_weights(self) -> Self:
+        if self.reward_weights is not None and len(self.reward_weights) != len(self.objectives):
+            raise ValueError(f"{len(self.reward_weights)} reward_weights for {len(self.objectives)} objectives")
+        return self
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """A reward weight for each objective."""
+        return self.reward_weights or (0.5,) * len(self.objectives)
 
 
 class SearchConfig(Settings):
@@ -134,8 +146,8 @@ class SearchConfig(Settings):
 
     budget: Annotated[int, Field(ge=1)] = 50
     sampler: Literal["auto", "gp", "tpe", "nsga2", "random"] = "auto"
-    trajectory_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
-    trajectory_points: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)
+    trajectory_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = (3e-4, 1e-3, 3e-3)
+    trajectory_points: Annotated[tuple[Rate, ...], Field(min_length=1)] = (0.25, 0.5, 1.0, 2.0)
 
 
 def _rate_range(rates: object) -> object:
@@ -171,6 +183,12 @@ class RunConfig(Settings):
     sampling: SamplingConfig = SamplingConfig()
     scoring: ScoringConfig = ScoringConfig()
     search: SearchConfig = SearchConfig()
+
+    @model_validator(mode="after")
+    def _rates_rise(self) -> Self:
+        if self.learning_rate is not None and self.learning_rate[0] > self.learning_rate[1]:
+            raise ValueError(f"learning_rate {self.learning_rate}: expected the lowest rate first")
+        return self
 
     def to_yaml(self) -> str:
         """This configuration as YAML that `load_config` reads back."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,16 @@ import numpy as np
 from memcontrol.errors import RunError
 from memcontrol.mask import Mask
 from memcontrol.run import RunFolder
-from memcontrol.score import Score, minimised
+from memcontrol.score import MEASURES, Score, minimised, parse_name
 from memcontrol.study.front import picked
+
+
+def fidelity_then_copying(names: Sequence[str]) -> list[str]:
+    """The objectives with the first that measures fidelity in front, then the first that measures copying."""
+    families = {name: MEASURES[parse_name(name)[0]].family for name in names if ":" not in name}
+    fidelity = [name for name in names if families.get(name) in ("frechet", "kernel")][:1]
+    copying = [name for name in names if families.get(name) == "copying"][:1]
+    return [*fidelity, *copying, *(name for name in names if name not in fidelity + copying)]
 
 
 def export_masks(run: Path, pick: str, out: Path) -> list[Path]:
@@ -25,7 +34,7 @@ def export_masks(run: Path, pick: str, out: Path) -> list[Path]:
     """
     folder = RunFolder(run)
     content = folder.read_front()
-    names = [objective["name"] for objective in content["objectives"]]
+    names = fidelity_then_copying([objective["name"] for objective in content["objectives"]])
     members = content["front"]
     if not members:
         raise RunError(f"the front of {run} is empty: run the search until a trial completes")

@@ -33,23 +33,30 @@ class Candidate:
 
 @dataclass(frozen=True)
 class RateGrid:
-    """Learning rates a quarter decade apart, `10 ** (index / 4)` for `first <= index <= last`."""
+    """Learning rates a quarter decade apart, `10 ** (index / 4)` for `first <= index <= last`.
+
+    Attributes:
+        fixed: the one rate of a space that searches none, on the grid or not.
+    """
 
     first: int
     last: int
+    fixed: float | None = None
 
     @classmethod
     def between(cls, low: float, high: float) -> RateGrid:
-        """Grid points in [low, high]; the one nearest to their middle where the range holds none."""
+        """Grid points in [low, high]; where it holds none, its geometric middle alone."""
         first = math.ceil(STEPS_PER_DECADE * math.log10(low) - 1e-6)
         last = math.floor(STEPS_PER_DECADE * math.log10(high) + 1e-6)
-        if first > last:
-            first = last = round(STEPS_PER_DECADE * math.log10(math.sqrt(low * high)))
+        if first > last or low == high:
+            middle = math.sqrt(low * high)
+            nearest = round(STEPS_PER_DECADE * math.log10(middle))
+            return cls(nearest, nearest, float(f"{middle:.3g}"))
         return cls(first, last)
 
     def rate(self, index: int) -> float:
         """The learning rate of a grid index, to three digits."""
-        return float(f"{10 ** (index / STEPS_PER_DECADE):.3g}")
+        return self.fixed or float(f"{10 ** (index / STEPS_PER_DECADE):.3g}")
 
     def nearest(self, rate: float) -> int:
         """The grid index nearest to a rate."""

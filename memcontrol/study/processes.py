@@ -47,8 +47,13 @@ def run_processes(work: Work, order: Any, devices: list[str], listener: Listener
         for number, device in enumerate(devices)
     ]
     try:
-        for process in processes:
-            process.start()
+        # A new process inherits the block, so that Ctrl-C does not end it with a traceback before it can ignore it.
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            for process in processes:
+                process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         _watch(processes, events, listener)
     finally:
         _stop(processes)

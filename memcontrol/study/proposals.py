@@ -6,6 +6,7 @@ history, so a resumed search proposes what an undisturbed one would have.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ Direction = Literal["minimize", "maximize"]
 RATE = "learning_rate_index"
 ATTEMPTS = 4
 """How often the sampler is asked again, each time with another seed, before its last proposal is changed at random."""
+POPULATION = 12
+GENERATION = "NSGAIISampler:generation"
 GP_TRIALS, GP_GROUPS = 200, 32
 """Above either, a Gaussian process takes seconds for a proposal."""
 
@@ -42,8 +45,17 @@ def _sampler(name: str, seed: int) -> BaseSampler:
         if name == "tpe":
             return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
         if name == "nsga2":
-            return optuna.samplers.NSGAIISampler(seed=seed, population_size=12)
+            return optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION)
         return optuna.samplers.RandomSampler(seed=seed)
+
+
+def _generations(history: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Copies that NSGA-II takes for its own: it reads no trial without a generation."""
+    copies = [copy.copy(trial) for trial in history]
+    complete = [trial for trial in copies if trial.state == TrialState.COMPLETE]
+    for position, trial in enumerate(complete):
+        trial.system_attrs = trial.system_attrs | {GENERATION: position // POPULATION}
+    return copies
 
 
 @dataclass(frozen=True)
@@ -96,7 +108,7 @@ class Proposer:
         entropy = np.random.SeedSequence([self.seed, 301, number, attempt])
         sampler = _sampler(self.sampler, int(entropy.generate_state(1)[0]))
         mirror = optuna.create_study(directions=self.directions, sampler=sampler)
-        mirror.add_trials([trial for trial in history if trial.state != TrialState.FAIL])
+        mirror.add_trials(_generations([trial for trial in history if trial.state != TrialState.FAIL]))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return self.candidate(mirror.ask(self.distributions()).params)

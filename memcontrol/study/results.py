@@ -37,7 +37,7 @@ def write_trials(laboratory: Laboratory, ledger: Ledger, folder: RunFolder) -> N
     config = laboratory.config
     names = [*dict.fromkeys(config.scoring.objectives + config.scoring.reported)]
     scales = reward_scales(ledger, config.scoring.objectives, config.tuning.steps)
-    rows = [_row(trial, ledger, names, scales, config.scoring.reward_weights) for trial in ledger.trials()]
+    rows = [_row(trial, ledger, names, scales, config.scoring.weights) for trial in ledger.trials()]
     columns = ["number", "state", "mask", "learning_rate", *names, "reward", "seconds", "worker", "error"]
     folder.write_trials(columns, rows)
 

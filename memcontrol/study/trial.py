@@ -118,9 +118,7 @@ class Laboratory:
     def _scorer(self) -> Scorer:
         scoring, heldout = self.config.scoring, self.dataset.heldout
         names = [*dict.fromkeys(scoring.objectives + scoring.reported)]
-        check_counts(
-            names, scoring.components, generated=self.config.sampling.images, reference=len(heldout.fidelity)
-        )
+        check_counts(names, scoring.components, generated=self.config.sampling.images, reference=len(heldout.fidelity))
         wanted = {parse_name(name)[1] for name in names if ":" not in name}
         encoders = {
             name: load_encoder(name, device=str(self.frozen.device), encode_latents=self.frozen.encode)
@@ -169,21 +167,23 @@ class Laboratory:
         chosen: dict[str, list[str]] = {}
         for group in groups:
             chosen.setdefault(group.method, []).extend(group.parameters)
-        with tuned(self.frozen.unet, chosen) as parameters:
-            for step in finetune_pipeline(
-                self.frozen,
-                parameters,
-                self.batches,
-                learning_rate=rate,
-                config=tuning,
-                accelerator=self.accelerator,
-            ):
-                losses.append(step.loss)
-                on_step("tune", step.number, tuning.steps)
-                if step.number in points:
-                    with step.averaged():
-                        recent = float(np.mean(losses[-max(1, step.number // 10) :]))
-                        evaluations.append(self._scored(step.number, recent, began, on_step))
+        try:
+            with tuned(self.frozen.unet, chosen) as parameters:
+                for step in finetune_pipeline(
+                    self.frozen,
+                    parameters,
+                    self.batches,
+                    learning_rate=rate,
+                    config=tuning,
+                    accelerator=self.accelerator,
+                ):
+                    losses.append(step.loss)
+                    on_step("tune", step.number, tuning.steps)
+                    if step.number in points:
+                        with step.averaged():
+                            recent = float(np.mean(losses[-max(1, step.number // 10) :]))
+                            evaluations.append(self._scored(step.number, recent, began, on_step))
+        finally:
             self.accelerator.free_memory()
         return evaluations
 

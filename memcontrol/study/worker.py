@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import optuna
 import torch
 
 from memcontrol.cache import Cache
@@ -34,6 +35,7 @@ class WorkOrder:
 
 def run_worker(order: WorkOrder, number: int, device: str, listener: Listener) -> None:
     """Load everything, then work until the study has no work left."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     if device == "cpu":
         torch.set_num_threads(1)
     listener(Progress(number, "start", "load", 0, 1))
