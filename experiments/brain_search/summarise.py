@@ -2,11 +2,11 @@
 
     python experiments/brain_search/summarise.py
 
-- Full fine-tuning copies: at the checkpoint of best `fd` among its three rates, `copy_gap` lies above the 97.5 % quantile
-  of its null band. The share of all its checkpoints is given too.
+- Full fine-tuning copies: at the checkpoint of best `fd` among its three rates, `copy_gap` lies above the 97.5 %
+  quantile of its null band. The share of all its checkpoints is given too.
 - Front against full fine-tuning at matched `fd`: a member's `copy_gap`, trained again with a fresh seed, minus that of
-  full fine-tuning's lower envelope interpolated at the member's `fd` (also of the fresh training). Members that train to
-  an `fd` which full fine-tuning's envelope does not span are counted, not compared.
+  full fine-tuning's lower envelope interpolated at the member's `fd` (also of the fresh training). Members that train
+  to an `fd` which full fine-tuning's envelope does not span are counted, not compared.
 - Front against random masks of equal size: paired differences of both scores, both trained with the same fresh seed.
 
 Means over a seed's pairs come first, then mean and 95 % t interval over seeds.

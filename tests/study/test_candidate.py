@@ -36,7 +36,9 @@ def test_rates_stay_within_the_range():
     assert grid.nearest(1e-9) == grid.first
 
 
-@pytest.mark.parametrize(("low", "high", "rate"), [(1e-3, 1e-3, 1e-3), (2e-3, 2.5e-3, 2.24e-3), (1.1e-3, 1.2e-3, 1.15e-3)])
+@pytest.mark.parametrize(
+    ("low", "high", "rate"), [(1e-3, 1e-3, 1e-3), (2e-3, 2.5e-3, 2.24e-3), (1.1e-3, 1.2e-3, 1.15e-3)]
+)
 def test_a_fixed_or_narrow_range_has_one_rate(low, high, rate):
     grid = RateGrid.between(low, high)
     assert grid.first == grid.last
