@@ -141,7 +141,7 @@ class SearchConfig(Settings):
         budget: total of completed and pruned candidates, baselines included, over all resumed parts of the run.
         sampler: an Optuna sampler, or `auto` to choose by budget and space.
         trajectory_rates: learning rates of the full fine-tuning reference.
-        trajectory_points: at which shares of `tuning.steps` that reference is scored.
+        trajectory_points: for which shares of `tuning.steps` that reference is trained.
     """
 
     budget: Annotated[int, Field(ge=1)] = 50

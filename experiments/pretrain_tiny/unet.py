@@ -44,8 +44,8 @@ NOISE = {
 }
 """DDPM's schedule, and the velocity as target. Stable Diffusion 1.5's schedule leaves 0.5 % of the signal's power at
 the last step: on 8x8 latents that tells a digit from a face, so that samples, which start from pure noise, followed the
-noise and not the caption. Without that leak, predicting the noise gave blank or saturated images: its errors at the first
-sampling step are multiplied by 150."""
+noise and not the caption. Without that leak, predicting the noise gave blank or saturated images: its errors at the
+first sampling step are multiplied by 150."""
 
 log = logging.getLogger("pretrain")
 

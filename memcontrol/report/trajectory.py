@@ -23,7 +23,7 @@ Verdict = Literal["better", "worse", "within noise"]
 def at_equal_fidelity(trajectory_points: ArrayLike, fidelity: float) -> float | None:
     """What full fine-tuning has in the second objective where its first is `fidelity`.
 
-    Between neighbouring Pareto points of all its checkpoints and rates, along a straight line, which is generous to
+    Between neighbouring Pareto points of all its steps and rates, along a straight line, which is generous to
     full fine-tuning: no one trained it to a point between.
 
     Args:
@@ -80,7 +80,7 @@ class Comparison:
 
 
 def trajectory(front: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every checkpoint of full fine-tuning, at every rate, from the content of `front.json`."""
+    """Every training of full fine-tuning, for all rates and steps, from the content of `front.json`."""
     return [point for points in front["references"].values() for point in points if point["learning_rate"] is not None]
 
 

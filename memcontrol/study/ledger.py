@@ -143,12 +143,12 @@ class Ledger:
         self.study.tell(work.trial, state=TrialState.FAIL)
 
     def write_reference(self, name: str, points: list[dict[str, Any]], error: str | None = None) -> None:
-        """Record a reference's scores at each of its checkpoints, or why it failed."""
+        """Record a reference's points, or why it failed."""
         self.folder.write_json(self._reference_path(name), {"name": name, "points": points, "error": error})
         (self.folder.references / f"{name}.claim").unlink(missing_ok=True)
 
     def references(self) -> dict[str, list[dict[str, Any]]]:
-        """Every scored reference: its name, and its checkpoints."""
+        """Every scored reference: its name, and its points."""
         found = [json.loads(path.read_text()) for path in sorted(self.folder.references.glob("*.json"))]
         return {content["name"]: content["points"] for content in found if content["points"]}
 

@@ -21,13 +21,16 @@ def trajectory_steps(config: RunConfig) -> tuple[int, ...]:
 
 
 def score_reference(name: str, laboratory: Laboratory, on_step: OnStep) -> list[tuple[float | None, Evaluation]]:
-    """Each checkpoint's learning rate and evaluation."""
+    """The learning rate and evaluation of each point.
+
+    Each point of a trajectory is a training of its own, with its learning rate decayed to zero as a candidate's is: a
+    checkpoint inside a longer schedule, its rate still high, is no fair counterpart (experiments/brain_search).
+    """
     if name == FREEZE:
         return [(None, laboratory.untuned(on_step))]
     rate = float(name.removeprefix(f"{FULL}-"))
     whole = everything(laboratory)
-    points = trajectory_steps(laboratory.config)
-    return [(rate, evaluation) for evaluation in laboratory.trajectory((whole,), rate, points, on_step)]
+    return [(rate, laboratory.evaluate((whole,), rate, s, on_step)) for s in trajectory_steps(laboratory.config)]
 
 
 def everything(laboratory: Laboratory) -> ParameterGroup:

@@ -65,7 +65,7 @@ def _row(
 def reward_scales(ledger: Ledger, objectives: tuple[str, ...], steps: int) -> dict[str, float] | None:
     """|full - freeze| of each objective, or None where one is within noise or a reference is missing.
 
-    Full fine-tuning is taken at the candidates' own number of steps (the nearest checkpoint), at its middle rate.
+    Full fine-tuning is taken at the candidates' own number of steps (the nearest point), at its middle rate.
     """
     references = ledger.references()
     trajectories = [points for name, points in sorted(references.items()) if name.startswith(FULL)]

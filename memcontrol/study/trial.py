@@ -156,14 +156,7 @@ class Laboratory:
         """Scores after tuning `groups` for `steps` steps at a peak learning rate of `rate`."""
         if not groups or rate is None:
             return self.untuned(on_step)
-        return self.trajectory(groups, rate, (steps,), on_step)[0]
-
-    def trajectory(
-        self, groups: tuple[ParameterGroup, ...], rate: float, points: tuple[int, ...], on_step: OnStep
-    ) -> list[Evaluation]:
-        """Scores at each of `points` steps of one tuning that ends at the last of them."""
-        began, evaluations, losses = time.monotonic(), [], []
-        tuning = self.config.tuning.model_copy(update={"steps": max(points)})
+        began, losses = time.monotonic(), []
         chosen: dict[str, list[str]] = {}
         for group in groups:
             chosen.setdefault(group.method, []).extend(group.parameters)
@@ -174,18 +167,15 @@ class Laboratory:
                     parameters,
                     self.batches,
                     learning_rate=rate,
-                    config=tuning,
+                    config=self.config.tuning.model_copy(update={"steps": steps}),
                     accelerator=self.accelerator,
                 ):
                     losses.append(step.loss)
-                    on_step("tune", step.number, tuning.steps)
-                    if step.number in points:
-                        with step.averaged():
-                            recent = float(np.mean(losses[-max(1, step.number // 10) :]))
-                            evaluations.append(self._scored(step.number, recent, began, on_step))
+                    on_step("tune", step.number, steps)
+                with step.averaged():
+                    return self._scored(steps, float(np.mean(losses[-max(1, steps // 10) :])), began, on_step)
         finally:
             self.accelerator.free_memory()
-        return evaluations
 
     def _scored(self, steps: int, loss: float | None, began: float, on_step: OnStep) -> Evaluation:
         batches = []

@@ -13,6 +13,7 @@ from memcontrol.errors import DivergedError, MemControlError
 from memcontrol.groups import weights_fingerprint
 from memcontrol.pipeline import FrozenPipeline
 from memcontrol.score import Score
+from memcontrol.study.references import everything, score_reference, trajectory_steps
 from memcontrol.study.trial import Laboratory, flattened
 
 
@@ -114,13 +115,13 @@ def test_tuning_changes_what_is_generated(laboratory, groups):
     assert tuned.scores.keys() == {*laboratory.config.scoring.objectives, *laboratory.config.scoring.reported}
 
 
-def test_scoring_on_the_way_does_not_change_the_end_of_a_trajectory(laboratory, groups):
-    chosen = (groups["attention"],)
-    (end,) = laboratory.trajectory(chosen, 5e-3, (6,), silent)
-    middle, same_end = laboratory.trajectory(chosen, 5e-3, (3, 6), silent)
-    assert [middle.steps, same_end.steps] == [3, 6]
-    assert same_end.scores == end.scores
-    assert middle.scores != end.scores
+def test_each_point_of_a_trajectory_is_a_training_of_its_own(laboratory):
+    points = score_reference("full-0.005", laboratory, silent)
+    assert [rate for rate, _ in points] == [0.005] * len(points)
+    steps = [evaluation.steps for _, evaluation in points]
+    assert steps == list(trajectory_steps(laboratory.config))
+    alone = laboratory.evaluate((everything(laboratory),), 0.005, steps[-1], silent)
+    assert points[-1][1].scores == alone.scores
 
 
 def test_progress_is_told_step_by_step(laboratory, groups):
