@@ -1,8 +1,9 @@
-"""Full fine-tuning's trajectories and families of groups under some settings: what the defaults are chosen by.
+"""Full fine-tuning's trajectories and families of groups, each scored under several ways of sampling.
 
-    python experiments/brain_search/tune.py --seeds 0 1 2 3 4 --out tuning.jsonl [--set tuning.steps=200 ...]
+    python experiments/brain_search/tune.py --seeds 0 1 2 3 4 --guidance 1 2 3 --set tuning.steps=300
 
-Appends one JSON line for each tuning and checkpoint; lines that are there already are not computed again.
+What the defaults are chosen by. Appends one JSON line for each training and guidance to tuning.jsonl; lines that are
+there already are not computed again.
 """
 
 import argparse
@@ -16,14 +17,26 @@ import yaml
 
 from memcontrol.cache import Cache, default_cache_folder
 from memcontrol.config import RunConfig, validated
-from memcontrol.study.references import reference_names, score_reference
-from memcontrol.study.trial import Evaluation, Laboratory
+from memcontrol.study.references import everything, trajectory_steps
+from memcontrol.study.trial import Evaluation, Laboratory, OnStep
 
+HERE = Path(__file__).parent
 SHOWN = ("fd@efficientnet-lite0", "copy_gap@pixels", "copy_gap@efficientnet-lite0", "closer_share@pixels")
 
 
-def silent(phase: str, done: int, total: int) -> None:
-    """Say nothing of progress."""
+class ManyWays(Laboratory):
+    """A laboratory that scores each training under several guidances and keeps them all."""
+
+    guidances: tuple[float, ...] = ()
+
+    def _scored(self, steps: int, loss: float | None, began: float, on_step: OnStep) -> Evaluation:
+        configured, self.kept = self.config, {}
+        for guidance in self.guidances:
+            sampling = configured.sampling.model_copy(update={"guidance": guidance})
+            self.config = configured.model_copy(update={"sampling": sampling})
+            self.kept[guidance] = super()._scored(steps, loss, began, on_step)
+        self.config = configured
+        return self.kept[self.guidances[0]]
 
 
 def changed(settings: list[str]) -> RunConfig:
@@ -39,46 +52,55 @@ def changed(settings: list[str]) -> RunConfig:
     return validated(content, where="--set")
 
 
-def record(file: Path, facts: dict[str, Any], evaluation: Evaluation) -> None:
-    scores = {name: evaluation.scores[name].to_json() for name in SHOWN if name in evaluation.scores}
-    line = facts | {"steps": evaluation.steps, "seconds": round(evaluation.seconds, 1), "scores": scores}
-    with file.open("a") as stream:
-        stream.write(json.dumps(line) + "\n")
-    shown = " ".join(f"{name}={score['value']:.3f}" for name, score in scores.items())
-    null = scores["copy_gap@pixels"]["null"][2]
-    print(
-        f"{facts['seed']} {facts['work']} {evaluation.steps} {evaluation.seconds:.0f}s {shown} null97.5={null:.3f}",
-        flush=True,
-    )
+def works(laboratory: Laboratory) -> dict[str, tuple[Any, float | None, int]]:
+    """Name -> groups, learning rate and steps of everything that is trained for a seed."""
+    whole = (everything(laboratory),)
+    rates, steps = laboratory.config.search.trajectory_rates, trajectory_steps(laboratory.config)
+    full = {f"full-{rate:g}-{count}": (whole, rate, count) for rate in rates for count in steps}
+    families = {
+        f"{made.mask}@{made.learning_rate:g}": (
+            laboratory.candidates.trained(made.bits),
+            made.learning_rate,
+            made.steps,
+        )
+        for made in laboratory.candidates.baselines()
+    }
+    return {"freeze": ((), None, 0)} | full | families
+
+
+def lines(facts: dict[str, Any], laboratory: ManyWays) -> list[dict[str, Any]]:
+    return [
+        facts
+        | {"guidance": guidance, "steps": evaluation.steps}
+        | {"scores": {name: evaluation.scores[name].to_json() for name in SHOWN}}
+        for guidance, evaluation in laboratory.kept.items()
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
+    parser.add_argument("--guidance", type=float, nargs="+", default=[RunConfig().sampling.guidance])
     parser.add_argument("--set", nargs="*", default=[], dest="settings")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--references-only", action="store_true")
+    parser.add_argument("--out", type=Path, default=HERE / "tuning.jsonl")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    known = {
-        (line["seed"], line["work"], tuple(line["settings"]))
-        for line in map(json.loads, options.out.read_text().splitlines() if options.out.exists() else [])
-    }
+    text = options.out.read_text() if options.out.exists() else ""
+    rows = [json.loads(line) for line in text.splitlines()]
+    known = {(row["seed"], row["work"], tuple(row["settings"]), row["guidance"]) for row in rows}
     for seed in options.seeds:
-        config = changed([*options.settings, f"seed={seed}"])
         began = time.monotonic()
-        laboratory = Laboratory(config, cache=Cache(default_cache_folder()), device="cpu")
-        facts = {"seed": seed, "settings": options.settings}
-        for name in reference_names(config):
-            if (seed, name, tuple(options.settings)) not in known:
-                for _, evaluation in score_reference(name, laboratory, silent):
-                    record(options.out, facts | {"work": name}, evaluation)
-        for candidate in () if options.references_only else laboratory.candidates.baselines():
-            work = f"{candidate.mask}@{candidate.learning_rate:g}"
-            if (seed, work, tuple(options.settings)) not in known:
-                groups = laboratory.candidates.trained(candidate.bits)
-                evaluation = laboratory.evaluate(groups, candidate.learning_rate, candidate.steps, silent)
-                record(options.out, facts | {"work": work}, evaluation)
+        config = changed([*options.settings, f"seed={seed}"])
+        laboratory = ManyWays(config, cache=Cache(default_cache_folder()), device="cpu")
+        for work, (groups, rate, steps) in works(laboratory).items():
+            facts = {"seed": seed, "work": work, "settings": options.settings}
+            missing = [g for g in options.guidance if (seed, work, tuple(options.settings), g) not in known]
+            if not missing:
+                continue
+            laboratory.guidances = tuple(missing)
+            laboratory.evaluate(groups, rate, steps, lambda *_: None)
+            with options.out.open("a") as stream:
+                stream.writelines(json.dumps(line) + "\n" for line in lines(facts, laboratory))
         print(f"seed {seed}: {time.monotonic() - began:.0f} s", flush=True)
 
 
