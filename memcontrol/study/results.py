@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def objective_points(scored: list[dict[str, Score]], objectives: tuple[str, ...]
 def write_trials(laboratory: Laboratory, ledger: Ledger, folder: RunFolder) -> None:
     """Write `trials.csv`, a row for every trial in any state."""
     config = laboratory.config
-    names = [*dict.fromkeys(config.scoring.objectives + config.scoring.reported)]
+    names = laboratory.score_names
     scales = reward_scales(ledger, config.scoring.objectives, config.tuning.steps)
     rows = [_row(trial, ledger, names, scales, config.scoring.weights) for trial in ledger.trials()]
     columns = ["number", "state", "mask", "learning_rate", *names, "reward", "seconds", "worker", "error"]
@@ -43,7 +44,11 @@ def write_trials(laboratory: Laboratory, ledger: Ledger, folder: RunFolder) -> N
 
 
 def _row(
-    trial: FrozenTrial, ledger: Ledger, names: list[str], scales: dict[str, float] | None, weights: tuple[float, ...]
+    trial: FrozenTrial,
+    ledger: Ledger,
+    names: Sequence[str],
+    scales: dict[str, float] | None,
+    weights: tuple[float, ...],
 ) -> dict[str, Any]:
     # A trial that is being claimed, or whose claim was killed, has only some of its parameters.
     whole = trial.params.keys() >= ledger.proposer.distributions().keys()

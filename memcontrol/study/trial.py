@@ -115,9 +115,20 @@ class Laboratory:
             "space content": self.space.sha256,
         }
 
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """Objectives, then what else is reported.
+
+        Where the data has other images of the training subjects, each `copy_gap` has its twin against those, since
+        splitting by subject confounds identity with copying.
+        """
+        named = self.config.scoring.objectives + self.config.scoring.reported
+        gaps = [name for name in named if name.startswith("copy_gap@") and self.dataset.same_subjects is not None]
+        return tuple(dict.fromkeys([*named, *(name.replace("copy_gap@", "copy_gap_same_subjects@") for name in gaps)]))
+
     def _scorer(self) -> Scorer:
         scoring, heldout = self.config.scoring, self.dataset.heldout
-        names = [*dict.fromkeys(scoring.objectives + scoring.reported)]
+        names = self.score_names
         check_counts(names, scoring.components, generated=self.config.sampling.images, reference=len(heldout.fidelity))
         wanted = {parse_name(name)[1] for name in names if ":" not in name}
         encoders = {

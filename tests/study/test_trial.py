@@ -124,6 +124,15 @@ def test_each_point_of_a_trajectory_is_a_training_of_its_own(laboratory):
     assert points[-1][1].scores == alone.scores
 
 
+def test_faces_are_compared_with_other_people_and_with_other_photos_of_the_same_people(laboratory):
+    data = {"source": "faces", "train_size": 10, "fidelity": 24, "copying": 60, "confirmation": 20}
+    scores = other(laboratory, data=data).untuned(silent).scores
+    both = {"copy_gap@pixels", "copy_gap_same_subjects@pixels"}
+    assert both <= scores.keys()
+    assert scores["copy_gap@pixels"].null != scores["copy_gap_same_subjects@pixels"].null
+    assert not any("same_subjects" in name for name in laboratory.score_names)
+
+
 def test_progress_is_told_step_by_step(laboratory, groups):
     told = []
     laboratory.evaluate((groups["ends"],), 1e-3, 6, lambda *step: told.append(step))
