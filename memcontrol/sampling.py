@@ -30,8 +30,9 @@ def sample(frozen: FrozenPipeline, prompts: Sequence[str], config: SamplingConfi
     noise = torch.randn((len(prompts), *frozen.latent_shape), generator=generator)
     for start in range(0, len(prompts), config.batch):
         chosen = np.arange(start, min(start + config.batch, len(prompts)))
-        conditional = text.at(chosen).to(frozen.device)
-        embeddings = torch.cat([text.empty(len(chosen)).to(frozen.device), conditional])
+        embeddings = text.at(chosen).to(frozen.device)
+        if config.guidance > 1:
+            embeddings = torch.cat([text.empty(len(chosen)).to(frozen.device), embeddings])
         yield frozen.decode(_denoised(frozen, noise[chosen].to(frozen.device), embeddings, config))
 
 
@@ -41,8 +42,12 @@ def _denoised(
     scheduler = DPMSolverMultistepScheduler.from_config(frozen.scheduler_config, algorithm_type="dpmsolver++")
     scheduler.set_timesteps(config.steps, device=latents.device)
     latents = latents * scheduler.init_noise_sigma
+    copies = len(embeddings) // len(latents)
     for timestep in scheduler.timesteps:
-        both = scheduler.scale_model_input(torch.cat([latents, latents]), timestep)
-        empty, conditional = frozen.unet(both, timestep, embeddings, return_dict=False)[0].chunk(2)
-        latents = scheduler.step(empty + config.guidance * (conditional - empty), timestep, latents).prev_sample
+        inputs = scheduler.scale_model_input(torch.cat([latents] * copies), timestep)
+        predicted = frozen.unet(inputs, timestep, embeddings, return_dict=False)[0]
+        if copies == 2:
+            empty, conditional = predicted.chunk(2)
+            predicted = empty + config.guidance * (conditional - empty)
+        latents = scheduler.step(predicted, timestep, latents).prev_sample
     return latents

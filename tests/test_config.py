@@ -26,7 +26,7 @@ def test_changed_values_go_through_yaml(tmp_path):
             "learning_rate": [1e-5, 1e-3],
             "seed": 3,
             "tuning": {"steps": 20, "epsilon": 1e-9, "mixed_precision": "bf16"},
-            "sampling": {"guidance": 1.0},
+            "sampling": {"guidance": 4.0},
             "scoring": {"objectives": ["amd@pixels"], "reported": [], "reward_weights": [1.0]},
             "search": {"sampler": "tpe", "trajectory_rates": [3e-4]},
         },
