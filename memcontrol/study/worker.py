@@ -38,6 +38,8 @@ def run_worker(order: WorkOrder, number: int, device: str, listener: Listener) -
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if device == "cpu":
         torch.set_num_threads(1)
+    else:
+        torch.cuda.set_device(device)  # accelerate takes the current device
     listener(Progress(number, "start", "load", 0, 1))
     laboratory = Laboratory(order.config, cache=Cache(order.cache), device=device)
     Worker(laboratory, RunFolder(order.folder), number, listener).run()
