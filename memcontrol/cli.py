@@ -74,7 +74,7 @@ def main_options() -> None:
 
 
 @contextmanager
-def exit_codes() -> Iterator[None]:
+def exit_codes(interrupted: str = "nothing was written") -> Iterator[None]:
     """One line and exit code 1 for what a user can mend; 130 for Ctrl-C."""
     try:
         yield
@@ -82,7 +82,7 @@ def exit_codes() -> Iterator[None]:
         Console(stderr=True, soft_wrap=True).print(f"memcontrol: {error}", markup=False, highlight=False)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
-        message = "memcontrol: interrupted; what was finished is kept, the same command goes on"
+        message = f"memcontrol: interrupted; {interrupted}"
         Console(stderr=True, soft_wrap=True).print(message, markup=False)
         raise typer.Exit(130) from error
 
@@ -144,7 +144,7 @@ def search(
 
     Example: memcontrol search --data faces --budget 50 --out runs/faces
     """
-    with exit_codes():
+    with exit_codes("what was finished is kept, the same command goes on"):
         settings = overridden(
             RunConfig() if config is None else load_config(config),
             {
@@ -292,25 +292,23 @@ def finetune(
             "captions": captions,
             "bad_images": bad_images,
         }
-        settings = overridden(
-            RunConfig(), {"": {"seed": seed}, "data": columns, "tuning": {"steps": steps, "batch": batch}}
-        )
-        _run_finetune(mask, settings, out, model=model, rate=learning_rate, own_steps=steps is None)
+        tuning = {"steps": steps, "batch": batch}
+        settings = overridden(RunConfig(), {"": {"seed": seed}, "data": columns, "tuning": tuning})
+        given = {key: value for key, value in tuning.items() if value is not None}
+        _run_finetune(mask, settings, out, model=model, rate=learning_rate, changes=given)
 
 
 def _run_finetune(
-    mask_file: Path, settings: RunConfig, out: Path, *, model: str | None, rate: float | None, own_steps: bool
+    mask_file: Path, settings: RunConfig, out: Path, *, model: str | None, rate: float | None, changes: dict[str, int]
 ) -> None:
     from memcontrol.mask import Mask
-    from memcontrol.releasing import finetune
+    from memcontrol.releasing import finetune, mask_tuning
     from memcontrol.report.steps import step_progress
 
     if rate is not None and not 0 < rate < math.inf:
         raise MemControlError(f"--learning-rate {rate:g}: expected a rate above 0, such as 1e-3")
     mask = Mask.from_pretrained(mask_file)
-    tuning = settings.tuning
-    if own_steps and "steps" in mask.provenance:
-        tuning = tuning.model_copy(update={"steps": int(mask.provenance["steps"])})
+    tuning = mask_tuning(mask).model_copy(update=changes)
     console = Console()
     with step_progress(console, tuning.steps) as on_step:
         finetune(

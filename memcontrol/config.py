@@ -30,6 +30,7 @@ class DataConfig(Settings):
         train_size: distinct training images.
         repeat: `F:K`, a fraction F of the training images repeated K times in an epoch; None for no repeats.
         fidelity, copying, confirmation: images asked for in each held-out set; finite sources give what they have.
+            For copying, 512 or eight times the training set, whichever is more, unless given.
         caption_column, path_column, subject_column, split_column: columns of a table or of metadata.
         captions: `column` reads them, `none` gives every image an empty caption.
         bad_images: what to do with an image that does not decode.
@@ -40,7 +41,7 @@ class DataConfig(Settings):
     train_size: Positive = 32
     repeat: str | None = None
     fidelity: Positive = 512
-    copying: Positive = 512
+    copying: Positive | None = None
     confirmation: Positive = 512
     caption_column: str = "text"
     path_column: str | None = None
@@ -49,6 +50,11 @@ class DataConfig(Settings):
     captions: Literal["column", "none"] = "column"
     bad_images: Literal["error", "skip"] = "error"
     seed: Annotated[int, Field(ge=0)] | None = None
+
+    @property
+    def copying_size(self) -> int:
+        """How many held-out images are asked for to measure copying."""
+        return self.copying or max(512, 8 * self.train_size)
 
 
 class TuningConfig(Settings):
@@ -145,13 +151,14 @@ class SearchConfig(Settings):
     Attributes:
         budget: total of completed and pruned candidates, baselines included, over all resumed parts of the run.
         sampler: an Optuna sampler, or `auto` to choose by budget and space.
-        trajectory_rates: learning rates of the full fine-tuning reference.
+        trajectory_rates: learning rates of the full fine-tuning reference; three, half a decade apart around the
+            customary rate for all parameters of the space, unless given.
         trajectory_points: for which shares of `tuning.steps` that reference is trained.
     """
 
     budget: Annotated[int, Field(ge=1)] = 50
     sampler: Literal["auto", "gp", "tpe", "nsga2", "random"] = "auto"
-    trajectory_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = (3e-4, 1e-3, 3e-3)
+    trajectory_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] | None = None
     trajectory_points: Annotated[tuple[Rate, ...], Field(min_length=1)] = (0.25, 0.5, 1.0, 2.0)
 
 

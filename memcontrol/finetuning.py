@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from memcontrol.config import TuningConfig
 from memcontrol.data.images import Dataset
-from memcontrol.errors import DivergedError
+from memcontrol.errors import DivergedError, MemControlError
 from memcontrol.pipeline import FrozenPipeline, LatentMoments, TextEmbeddings
 
 
@@ -151,7 +151,10 @@ def finetune(
 
     Raises:
         DivergedError: the loss became NaN or infinite.
+        MemControlError: the batch does not divide among the processes.
     """
+    if batches.batch % accelerator.num_processes:
+        raise MemControlError(f"batch {batches.batch} does not divide among {accelerator.num_processes} processes")
     tensors = list(parameters.values())
     optimizer = torch.optim.AdamW(
         tensors, lr=learning_rate, betas=config.betas, eps=config.epsilon, weight_decay=config.weight_decay, fused=True

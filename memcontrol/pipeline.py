@@ -68,7 +68,7 @@ class FrozenPipeline:
         cache: where encoded latents and captions are kept.
 
     Attributes:
-        identity: hash of the autoencoder's and the text encoder's weights.
+        identity: hash of the autoencoder's and the text encoder's weights, and of the tokenizer's vocabulary.
     """
 
     def __init__(self, pipeline: Any, *, name: str, device: str, cache: Cache) -> None:
@@ -79,7 +79,10 @@ class FrozenPipeline:
         self.text_encoder = pipeline.text_encoder.eval().requires_grad_(False)
         self.tokenizer = pipeline.tokenizer
         self.scheduler_config: dict[str, Any] = dict(pipeline.scheduler.config)
-        self.identity = fingerprint(_weights(self.vae), _weights(self.text_encoder))
+        vocabulary = sorted(self.tokenizer.get_vocab().items())
+        tokens = fingerprint([text for text, _ in vocabulary], [number for _, number in vocabulary])
+        length = int(self.tokenizer.model_max_length)
+        self.identity = fingerprint(_weights(self.vae), _weights(self.text_encoder), tokens, length)
 
     @property
     def resolution(self) -> int:
@@ -100,10 +103,12 @@ class FrozenPipeline:
             for start in range(0, len(images), ENCODE_BATCH):
                 stop = min(start + ENCODE_BATCH, len(images))
                 posterior = self._posterior(images.pixels(range(start, stop)))
-                target[0, start:stop] = (posterior.mean * self._scale()).cpu().numpy()
+                target[0, start:stop] = self._scaled(posterior.mean).cpu().numpy()
                 target[1, start:stop] = (posterior.std * self._scale()).cpu().numpy()
 
-        key = fingerprint("latents", self.identity, images_fingerprint(images), self.resolution, self._scale())
+        key = fingerprint(
+            "latents", self.identity, images_fingerprint(images), self.resolution, self._scale(), self._shift()
+        )
         stored = self.cache.array("latents", key, shape, fill)
         return LatentMoments(stored[0], stored[1])
 
@@ -129,7 +134,7 @@ class FrozenPipeline:
     def encode(self, pixels: Pixels) -> NDArray[np.float32]:
         """Scaled posterior means, flattened to `(N, C*h*w)`."""
         rows = [
-            (self._posterior(pixels[start : start + ENCODE_BATCH]).mean * self._scale()).flatten(1).cpu().numpy()
+            self._scaled(self._posterior(pixels[start : start + ENCODE_BATCH]).mean).flatten(1).cpu().numpy()
             for start in range(0, len(pixels), ENCODE_BATCH)
         ]
         return np.concatenate(rows)
@@ -144,16 +149,27 @@ class FrozenPipeline:
                 target[start : start + ENCODE_BATCH] = self.decode(latents)
 
         shape = (len(images), self.resolution, self.resolution, 3)
-        key = fingerprint("reconstructed", self.identity, images_fingerprint(images), self.resolution, self._scale())
+        key = fingerprint(
+            "reconstructed", self.identity, images_fingerprint(images), self.resolution, self._scale(), self._shift()
+        )
         return self.cache.array("reconstructed", key, shape, fill, np.uint8)
+
+    def _encoding(self) -> tuple[object, ...]:
+        """What decides latents besides the images."""
+        return self.identity, self.resolution, self._scale(), self._shift()
 
     def _scale(self) -> float:
         return float(self.vae.config["scaling_factor"])
 
+    def _shift(self) -> float:
+        return float(self.vae.config.get("shift_factor") or 0.0)
+
+    def _scaled(self, latents: torch.Tensor) -> torch.Tensor:
+        return (latents - self._shift()) * self._scale()
+
     @torch.no_grad()
     def _decoded(self, latents: torch.Tensor) -> Pixels:
-        shift = float(self.vae.config.get("shift_factor") or 0.0)
-        scaled = (latents / self._scale() + shift).to(self.vae.dtype)
+        scaled = (latents / self._scale() + self._shift()).to(self.vae.dtype)
         decoded = self.vae.decode(scaled.contiguous(memory_format=torch.channels_last)).sample
         bytes_ = (decoded.float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
         pixels: Pixels = bytes_.permute(0, 2, 3, 1).cpu().numpy()
@@ -163,6 +179,11 @@ class FrozenPipeline:
     def _posterior(self, pixels: Pixels) -> Any:
         images = torch.from_numpy(np.array(pixels)).to(self.device).permute(0, 3, 1, 2).to(self.vae.dtype) / 127.5 - 1
         return self.vae.encode(images.contiguous(memory_format=torch.channels_last)).latent_dist
+
+    def truncated(self, captions: Sequence[str]) -> int:
+        """How many distinct captions are longer than the text encoder reads."""
+        longest = int(self.tokenizer.model_max_length)
+        return sum(len(tokens) > longest for tokens in self.tokenizer(sorted(set(captions))).input_ids)
 
     @torch.no_grad()
     def _encode_text(self, captions: list[str]) -> NDArray[np.float32]:
@@ -197,9 +218,7 @@ def model_folder(model: str) -> str:
     raise ModelError(f"unknown model {model!r}: {close}; or give a pipeline folder or a hub id owner/name")
 
 
-def load_pipeline(
-    model: str, *, cache: Cache, device: str = "cpu", dtype: torch.dtype = torch.float32
-) -> FrozenPipeline:
+def load_pipeline(model: str, *, cache: Cache, device: str = "cpu") -> FrozenPipeline:
     """A `FrozenPipeline` from a shipped name, a folder of `save_pretrained`, or a hub id.
 
     Raises:
@@ -210,11 +229,24 @@ def load_pipeline(
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     loaded = _loaded(
         lambda: StableDiffusionPipeline.from_pretrained(
-            source, dtype=dtype, safety_checker=None, requires_safety_checker=False
+            source, dtype=torch.float32, safety_checker=None, requires_safety_checker=False
         ),
         model,
     )
+    _check_kind(loaded, model)
     return FrozenPipeline(loaded, name=model, device=device, cache=cache)
+
+
+def _check_kind(loaded: Any, model: str) -> None:
+    """Refuse what would train on wrong inputs or towards a wrong target."""
+    unet, latents = loaded.unet.config, loaded.vae.config["latent_channels"]
+    target = loaded.scheduler.config["prediction_type"]
+    if unet["in_channels"] != latents:
+        raise ModelError(f"{model}: its U-Net takes {unet['in_channels']} channels and its autoencoder gives {latents}")
+    if unet.get("addition_embed_type"):
+        raise ModelError(f"{model}: its U-Net takes more than latents, time and caption (as SDXL's does)")
+    if target not in ("epsilon", "v_prediction"):
+        raise ModelError(f"{model}: prediction type {target}, expected epsilon or v_prediction")
 
 
 def load_unet(model: str) -> torch.nn.Module:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 
 from memcontrol.cache import Cache, default_cache_folder
 from memcontrol.config import DataConfig, TuningConfig
 from memcontrol.data import load_dataset
+from memcontrol.data.identity import dataset_fingerprint
+from memcontrol.data.images import Dataset
 from memcontrol.errors import MaskError, RunError
 from memcontrol.finetuning import Step, finetune_pipeline, training_batches
 from memcontrol.mask import FILE_NAME, Mask
@@ -42,7 +46,7 @@ def finetune(
 
     Args:
         model: pipeline to tune; the mask's own unless given.
-        tuning: the mask's own number of steps, and defaults, unless given.
+        tuning: what the mask was scored under, unless given.
         learning_rate: the mask's own unless given.
         on_note: told what was loaded.
 
@@ -54,12 +58,12 @@ def finetune(
         raise MaskError(f"mask {mask.name} trains nothing: pick one with a group that is on")
     rate = learning_rate or mask.learning_rate
     _check_out(out)
-    settings = tuning or TuningConfig(steps=int(mask.provenance.get("steps", TuningConfig().steps)))
+    settings = tuning or mask_tuning(mask)
     accelerator = Accelerator(mixed_precision=settings.mixed_precision)
     frozen = load_pipeline(model or mask.model.id, cache=Cache(default_cache_folder()), device=str(accelerator.device))
     mask.check(frozen.unet)
     dataset = load_dataset(data, resolution=frozen.resolution, seed=seed if data.seed is None else data.seed)
-    for note in dataset.notes:
+    for note in (*dataset.notes, *_data_note(mask, dataset)):
         on_note(note)
     batches = training_batches(frozen, dataset, settings, seed=seed)
     _make(out)
@@ -77,6 +81,12 @@ def finetune(
     return out
 
 
+def mask_tuning(mask: Mask) -> TuningConfig:
+    """The inner loop's settings that a mask was scored under; defaults where it does not say."""
+    known = mask.provenance.get("settings", {}).get("tuning", {})
+    return TuningConfig.model_validate({"steps": mask.provenance.get("steps", TuningConfig().steps)} | known)
+
+
 def _check_out(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out} exists and is not an empty folder: name another with --out")
@@ -89,6 +99,19 @@ def _make(out: Path) -> None:
         raise RunError(f"cannot write to {out}: {error.strerror}; name another folder with --out") from error
 
 
-def _save(pipeline: object, mask: Mask, out: Path) -> None:
-    pipeline.save_pretrained(out, safe_serialization=True)  # type: ignore[attr-defined]
-    mask.save(out / FILE_NAME)
+def _data_note(mask: Mask, dataset: Dataset) -> list[str]:
+    """A caution where the mask was found on other images."""
+    found = mask.provenance.get("data", {})
+    if not found or found.get("sha256") == dataset_fingerprint(dataset):
+        return []
+    return [f"mask {mask.name} was found on other images ({found.get('name')}): its scores do not hold for these"]
+
+
+def _save(pipeline: Any, mask: Mask, out: Path) -> None:
+    """Save beside `out`, then move: an interrupted save leaves no half-written pipeline there."""
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+        saved = Path(folder) / "pipeline"
+        pipeline.save_pretrained(saved, safe_serialization=True)
+        mask.save(saved / FILE_NAME)
+        out.rmdir()
+        saved.rename(out)

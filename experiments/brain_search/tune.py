@@ -17,7 +17,7 @@ import yaml
 
 from memcontrol.cache import Cache, default_cache_folder
 from memcontrol.config import RunConfig, validated
-from memcontrol.study.references import everything, trajectory_steps
+from memcontrol.study.references import everything, trajectory_rates, trajectory_steps
 from memcontrol.study.trial import Evaluation, Laboratory, OnStep
 
 HERE = Path(__file__).parent
@@ -55,7 +55,7 @@ def changed(settings: list[str]) -> RunConfig:
 def works(laboratory: Laboratory) -> dict[str, tuple[Any, float | None, int]]:
     """Name -> groups, learning rate and steps of everything that is trained for a seed."""
     whole = (everything(laboratory),)
-    rates, steps = laboratory.config.search.trajectory_rates, trajectory_steps(laboratory.config)
+    rates, steps = trajectory_rates(laboratory), trajectory_steps(laboratory.config)
     full = {f"full-{rate:g}-{count}": (whole, rate, count) for rate in rates for count in steps}
     families = {
         f"{made.mask}@{made.learning_rate:g}": (

@@ -36,7 +36,9 @@ def load_brain(config: DataConfig, *, resolution: int, seed: int) -> Dataset:
 
     training = draw(config.train_size, "training")
     heldout = HeldOut(
-        draw(config.fidelity, "fidelity"), draw(config.copying, "copying"), draw(config.confirmation, "confirmation")
+        draw(config.fidelity, "fidelity"),
+        draw(config.copying_size, "copying"),
+        draw(config.confirmation, "confirmation"),
     )
     split = (
         f"brain: {len(training)} training slices with {len(set(training.captions))} distinct captions; held out: "

@@ -50,9 +50,10 @@ class _Excluded:
 
 def check_sizes(config: DataConfig) -> None:
     """Raises DataError where a set is asked for with fewer than two images."""
-    for name in ("train_size", "fidelity", "copying", "confirmation"):
+    for name in ("train_size", "fidelity", "copying_size", "confirmation"):
         if getattr(config, name) < FEWEST:
-            raise DataError(f"{name} is {getattr(config, name)}: every set needs at least {FEWEST} images")
+            what = name.removesuffix("_size") if name == "copying_size" else name
+            raise DataError(f"{what} is {getattr(config, name)}: every set needs at least {FEWEST} images")
 
 
 def heldout_sizes(available: int, asked: tuple[int, int, int], train_size: int) -> tuple[int, int, int]:
@@ -119,7 +120,7 @@ def _split_notes(pool: Pool, config: DataConfig, parts: _Parts) -> list[str]:
     how += "" if pool.splits is None else ", train apart from validation and test"
     got = (len(parts.fidelity), len(parts.copying), len(parts.confirmation))
     same = len(parts.same_subjects) if len(parts.same_subjects) >= FEWEST else 0
-    return split_notes(how, len(parts.training), got, (config.fidelity, config.copying, config.confirmation), same)
+    return split_notes(how, len(parts.training), got, (config.fidelity, config.copying_size, config.confirmation), same)
 
 
 def _settled(
@@ -198,7 +199,7 @@ def _assigned(
 
 def _shared_out(groups: list[list[int]], config: DataConfig) -> list[list[int]]:
     """Whole groups to fidelity, copying and confirmation: first to a set under its minimum, then to the least full."""
-    asked = (config.fidelity, config.copying, config.confirmation)
+    asked = (config.fidelity, config.copying_size, config.confirmation)
     targets = heldout_sizes(sum(len(group) for group in groups), asked, config.train_size)
     sets: list[list[int]] = [[], [], []]
     for group in filter(None, groups):

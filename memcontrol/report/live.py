@@ -26,6 +26,8 @@ from memcontrol.study.events import Event, Finished, Note, Progress
 from memcontrol.study.front import front_positions
 
 MOST_FRONT_ROWS = 10
+TRAJECTORIES = 3
+"""Of full fine-tuning, where the configuration names no rates for them."""
 SECONDS_NEEDED = 2
 """So many trials must have finished before their time says anything."""
 
@@ -151,7 +153,8 @@ class LiveView:
         return f"{len(self.tally.done)}/{self.config.search.budget}"
 
     def _references_text(self) -> str:
-        total = len(self.config.search.trajectory_rates) + 1
+        rates = self.config.search.trajectory_rates
+        total = (TRAJECTORIES if rates is None else len(rates)) + 1
         return f"{len(list(self.tally.folder.references.glob('*.json')))}/{total}"
 
     def _time_left(self) -> list[str]:

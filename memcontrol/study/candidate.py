@@ -104,6 +104,11 @@ class CandidateSpace:
         slope = (self.rates.last - middle + STEPS_PER_DECADE / 4) / 2
         return self.rates.nearest(10 ** ((middle - 1 - slope * math.log10(share)) / STEPS_PER_DECADE))
 
+    def trajectory_rates(self) -> tuple[float, ...]:
+        """Half a decade below, at, and above the customary rate for everything, to one digit."""
+        middle = self.rates.rate(self.customary_rate((True,) * len(self.groups)))
+        return tuple(float(f"{middle * factor:.0e}") for factor in (10**-0.5, 1, 10**0.5))
+
     def baselines(self) -> list[Candidate]:
         """Everything, then each family of groups: those that share a first or a last part of their dotted names."""
         families: dict[tuple[bool, ...], None] = {(True,) * len(self.groups): None}

@@ -81,7 +81,7 @@ class Ledger:
             )
 
     def release_stale(self) -> int:
-        """Fail what an earlier launch left running; returns how many trials that were."""
+        """Fail the trials that an earlier launch left running, and forget references that failed; returns how many."""
         stale = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
         for trial in stale:
             # Optuna takes no word of a waiting trial before someone asked for it; the first one waiting comes first.
@@ -89,6 +89,9 @@ class Ledger:
             self.study.tell(number, state=TrialState.FAIL)
         for claim in self.folder.references.glob("*.claim"):
             claim.unlink()
+        for reference in self.folder.references.glob("*.json"):
+            if json.loads(reference.read_text())["error"]:
+                reference.unlink()
         return len(stale)
 
     def claim_reference(self, names: tuple[str, ...]) -> str | None:

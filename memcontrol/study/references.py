@@ -10,9 +10,15 @@ FREEZE = "freeze"
 FULL = "full"
 
 
-def reference_names(config: RunConfig) -> tuple[str, ...]:
+def trajectory_rates(laboratory: Laboratory) -> tuple[float, ...]:
+    """The learning rates of full fine-tuning's trajectories: the configured ones, else those of the space."""
+    rates = laboratory.config.search.trajectory_rates
+    return laboratory.candidates.trajectory_rates() if rates is None else rates
+
+
+def reference_names(laboratory: Laboratory) -> tuple[str, ...]:
     """The references of a run, longest first so that workers finish together."""
-    return (*(f"{FULL}-{rate:g}" for rate in config.search.trajectory_rates), FREEZE)
+    return (*(f"{FULL}-{rate:g}" for rate in trajectory_rates(laboratory)), FREEZE)
 
 
 def trajectory_steps(config: RunConfig) -> tuple[int, ...]:

@@ -172,6 +172,7 @@ def trial_mask(
             "trial": trial.number,
             "seed": laboratory.config.seed,
             "steps": candidate.steps,
+            "settings": laboratory.config.model_dump(mode="json", include={"data", "tuning", "sampling"}),
             "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
         },
     )

@@ -82,7 +82,7 @@ def _search(laboratory: Laboratory, folder: RunFolder, devices: Sequence[str], l
     ledger = open_ledger(laboratory, folder)
     ledger.release_stale()
     write_atomically(folder.config, laboratory.config.to_yaml())
-    for text in (*laboratory.dataset.notes, _plan(laboratory, ledger, len(devices))):
+    for text in (*laboratory.notes, _plan(laboratory, ledger, len(devices))):
         listener(Note(text))
 
     def watch(event: Event) -> None:

@@ -94,6 +94,14 @@ class Laboratory:
             steps=self.config.tuning.steps,
         )
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on the data, and on captions that the text encoder does not read to their end."""
+        cut = self.frozen.truncated(self.dataset.training.captions)
+        longest = self.frozen.tokenizer.model_max_length
+        said = f"{cut} distinct captions are longer than the {longest} tokens that the text encoder reads, and are cut"
+        return (*self.dataset.notes, *([said] if cut else []))
+
     @cached_property
     def model(self) -> ModelIdentity:
         """The base model's identity."""

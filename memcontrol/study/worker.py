@@ -55,7 +55,7 @@ class Worker:
 
     def run(self) -> None:
         """Score references, then trials, until none is left or another worker could still free one."""
-        while reference := self.ledger.claim_reference(reference_names(self.laboratory.config)):
+        while reference := self.ledger.claim_reference(reference_names(self.laboratory)):
             self._score_reference(reference)
         while True:
             work = self.ledger.claim_trial()
