@@ -153,8 +153,8 @@ def finetune(
         DivergedError: the loss became NaN or infinite.
         MemControlError: the batch does not divide among the processes.
     """
-    if batches.batch % accelerator.num_processes:
-        raise MemControlError(f"batch {batches.batch} does not divide among {accelerator.num_processes} processes")
+    if config.batch % accelerator.num_processes:
+        raise MemControlError(f"batch {config.batch} does not divide among {accelerator.num_processes} processes")
     tensors = list(parameters.values())
     optimizer = torch.optim.AdamW(
         tensors, lr=learning_rate, betas=config.betas, eps=config.epsilon, weight_decay=config.weight_decay, fused=True

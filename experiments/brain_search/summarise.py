@@ -2,8 +2,8 @@
 
     python experiments/brain_search/summarise.py
 
-- Full fine-tuning copies: at the checkpoint of best `fd` among its three rates, `copy_gap` lies above the 97.5 %
-  quantile of its null band. The share of all its checkpoints is given too.
+- Full fine-tuning copies: at the point of best `fd` among its three rates, `copy_gap` lies above the 97.5 %
+  quantile of its null band. The share of all its points is given too.
 - Front against full fine-tuning at matched `fd`: a member's `copy_gap`, trained again with a fresh seed, minus that of
   full fine-tuning's lower envelope interpolated at the member's `fd` (also of the fresh training). Members that train
   to an `fd` which full fine-tuning's envelope does not span are counted, not compared.
@@ -54,7 +54,7 @@ def of_seed(seed: dict[str, Any]) -> dict[str, Any]:
         "full: best fd": value(best, FD),
         "full: copy_gap there": value(best, GAP),
         "full copies there": copies(best),
-        "full: share of checkpoints that copy": float(np.mean([copies(point) for point in full])),
+        "full: share of points that copy": float(np.mean([copies(point) for point in full])),
         "front: best fd again": min(value(row, FD) for row in front),
         "members compared": f"{len(matched)} of {len(front)}",
         "copy_gap, front minus full": float(np.mean(matched)) if matched else None,
