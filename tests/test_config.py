@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from memcontrol.config import PRESETS, RunConfig, ScoringConfig, load_config, validated
+from memcontrol.config import PRESETS, DataConfig, RunConfig, ScoringConfig, load_config, validated
 from memcontrol.errors import MemControlError
 from memcontrol.score import direction
 
@@ -112,3 +112,8 @@ def test_default_scores_exist():
 def test_a_preset_whose_scores_arrive_later_says_so(name):
     with pytest.raises(MemControlError, match="arrives with a later version"):
         direction(PRESETS[name][0])
+
+
+def test_the_copying_set_grows_with_the_training_set():
+    assert [DataConfig(train_size=n).copying_size for n in (32, 64, 200)] == [512, 512, 1600]
+    assert DataConfig(train_size=200, copying=90).copying_size == 90

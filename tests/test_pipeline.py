@@ -1,5 +1,9 @@
 """Images and captions are encoded once, with the stock components' own numbers; bad models get one line."""
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +12,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from memcontrol.cache import Cache
 from memcontrol.data.images import images_from_array
 from memcontrol.errors import ModelError
-from memcontrol.pipeline import FrozenPipeline, load_pipeline, load_unet, model_folder
+from memcontrol.pipeline import FrozenPipeline, _check_kind, load_pipeline, load_unet, model_folder
 
 CAPTIONS = ("a handwritten seven", "", "photo of a face, subject 7", "a handwritten seven")
 
@@ -163,3 +167,25 @@ def test_a_broken_folder_is_refused_in_one_line(tmp_path):
     assert "\n" not in str(caught.value)
     with pytest.raises(ModelError, match="cannot load"):
         load_unet(str(tmp_path))
+
+
+def test_captions_that_the_text_encoder_cuts_are_counted(tiny):
+    assert tiny.truncated(["a handwritten seven", "zebra " * 40, "zebra " * 40, ""]) == 1
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("scheduler", {"prediction_type": "sample"}, "prediction type sample"),
+        ("vae", {"latent_channels": 4}, "8 channels and its autoencoder gives 4"),
+        ("unet", {"addition_embed_type": "text_time"}, "SDXL"),
+    ],
+)
+def test_a_pipeline_that_would_train_wrongly_is_refused(part, change, message):
+    files = {"unet": "config.json", "vae": "config.json", "scheduler": "scheduler_config.json"}
+    folder = Path(model_folder("tiny"))
+    configs = {name: json.loads((folder / name / file).read_text()) for name, file in files.items()}
+    configs[part] |= change
+    loaded = SimpleNamespace(**{name: SimpleNamespace(config=config) for name, config in configs.items()})
+    with pytest.raises(ModelError, match=message):
+        _check_kind(loaded, "other")

@@ -12,7 +12,7 @@ from memcontrol.groups import parameter_groups
 from memcontrol.mask import Mask
 from memcontrol.mask_records import ModelIdentity
 from memcontrol.pipeline import load_pipeline, model_folder
-from memcontrol.releasing import chosen_parameters, finetune
+from memcontrol.releasing import chosen_parameters, finetune, mask_tuning
 from memcontrol.sampling import sample
 
 
@@ -136,3 +136,19 @@ def test_chosen_parameters_are_grouped_by_method(laboratory):
     mask = mask_of(laboratory, "011")
     assert chosen_parameters(mask) == {"full": list(mask.trainable_names("full"))}
     assert chosen_parameters(mask_of(laboratory, "000")) == {}
+
+
+def test_a_mask_is_tuned_under_the_settings_it_was_scored_under(laboratory):
+    mask = mask_of(laboratory, "100")
+    assert mask_tuning(mask) == TuningConfig(steps=6)
+    mask.provenance["settings"] = {"tuning": {"steps": 6, "batch": 3, "clip": 0.5}}
+    assert mask_tuning(mask) == TuningConfig(steps=6, batch=3, clip=0.5)
+
+
+def test_other_images_than_the_masks_own_are_noted(laboratory, tmp_path):
+    mask, notes = mask_of(laboratory, "001"), []
+    mask.provenance["data"] = {"name": "photos", "n": 3, "sha256": "sha256:other"}
+    tuning = TuningConfig(steps=1, batch=2)
+    finetune(mask, laboratory.config.data, tmp_path / "out", tuning=tuning, on_note=notes.append)
+    assert "was found on other images (photos)" in notes[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

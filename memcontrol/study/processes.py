@@ -30,9 +30,8 @@ def worker_devices(count: int | None) -> list[str]:
     import torch  # here, so that a new process loads only what its work needs
 
     gpus = torch.cuda.device_count()
-    wanted = (
-        count or gpus or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = count or gpus or cores
     return [f"cuda:{i % gpus}" if gpus else "cpu" for i in range(wanted)]
 
 

@@ -93,3 +93,9 @@ def test_small_masks_are_first_tried_at_larger_rates():
     assert made.customary_rate(few) > made.customary_rate(most) >= made.customary_rate(whole)
     assert made.rates.rate(made.customary_rate(whole)) == pytest.approx(5.62e-4)
     assert made.rates.first <= made.customary_rate((False, False)) <= made.rates.last
+
+
+def test_full_fine_tunings_rates_surround_the_customary_one_for_everything():
+    assert space("a", "b", rates=(3e-4, 1e-2)).trajectory_rates() == (3e-4, 1e-3, 3e-3)
+    assert space("a", "b", rates=(1e-5, 1e-3)).trajectory_rates() == (2e-5, 6e-5, 2e-4)
+    assert space("a", "b", rates=(1e-4, 1e-4)).trajectory_rates() == (3e-5, 1e-4, 3e-4)
