@@ -118,11 +118,6 @@ class Mask:
         chosen = (group for group in self.groups if group.on and method in (None, group.method))
         return tuple(name for group in chosen for name in group.parameters)
 
-    def summary_rows(self) -> list[tuple[str, str, int, float]]:
-        """Name, method, numel and percentage of the U-Net, one row per group that is on."""
-        share = self.trainable.percent / self.trainable.numel if self.trainable.numel else 0.0
-        return [(group.name, group.method, group.numel, share * group.numel) for group in self.groups if group.on]
-
     def check(self, unet: nn.Module) -> None:
         """Refuse a U-Net of another architecture.
 

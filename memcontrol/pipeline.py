@@ -106,9 +106,7 @@ class FrozenPipeline:
                 target[0, start:stop] = self._scaled(posterior.mean).cpu().numpy()
                 target[1, start:stop] = (posterior.std * self._scale()).cpu().numpy()
 
-        key = fingerprint(
-            "latents", self.identity, images_fingerprint(images), self.resolution, self._scale(), self._shift()
-        )
+        key = fingerprint("latents", *self._encoding(), images_fingerprint(images))
         stored = self.cache.array("latents", key, shape, fill)
         return LatentMoments(stored[0], stored[1])
 
@@ -149,9 +147,7 @@ class FrozenPipeline:
                 target[start : start + ENCODE_BATCH] = self.decode(latents)
 
         shape = (len(images), self.resolution, self.resolution, 3)
-        key = fingerprint(
-            "reconstructed", self.identity, images_fingerprint(images), self.resolution, self._scale(), self._shift()
-        )
+        key = fingerprint("reconstructed", *self._encoding(), images_fingerprint(images))
         return self.cache.array("reconstructed", key, shape, fill, np.uint8)
 
     def _encoding(self) -> tuple[object, ...]:

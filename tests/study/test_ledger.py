@@ -200,6 +200,17 @@ def test_a_launch_killed_while_it_claimed_can_be_resumed(folder):
     assert len(resumed.counted()) == 2
 
 
+def test_a_reference_that_failed_is_scored_again_by_the_next_launch(folder):
+    book, names = ledger(folder), ("full", "freeze")
+    point = {"learning_rate": None, "steps": 0, "loss": None, "scores": {}}
+    book.write_reference("full", [], "DivergedError: loss is nan")
+    book.write_reference("freeze", [point])
+    assert book.references() == {"freeze": [point]}
+    assert book.claim_reference(names) is None
+    book.release_stale()
+    assert [book.claim_reference(names), book.claim_reference(names)] == ["full", None]
+
+
 def test_a_finished_launch_has_nothing_to_release(folder):
     book = ledger(folder, budget=1)
     complete(book, book.claim_trial())
