@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from memcontrol.errors import ModelError, SpaceError
@@ -25,8 +25,10 @@ class ParameterGroup:
         name: unique in its space, such as `down.0.attention`.
         method: how the parameters are tuned when the bit is one; a zero bit means frozen.
         parameters: dotted names in the U-Net, in the U-Net's order.
-        numel: how many numbers those parameters hold.
+        numel: how many numbers the method trains for them.
         always: trained whatever the mask says.
+        settings: the method's own, such as LoRA's rank.
+        alternatives: the same parameters under other settings, where a search chooses among several.
     """
 
     name: str
@@ -34,6 +36,12 @@ class ParameterGroup:
     parameters: tuple[str, ...]
     numel: int
     always: bool = False
+    settings: Mapping[str, float] = field(default_factory=dict, hash=False)
+    alternatives: tuple[ParameterGroup, ...] = ()
+
+    def at(self, level: int) -> ParameterGroup:
+        """This group at a level above zero: 1 is itself, 2 its first alternative, and so on."""
+        return replace(self, alternatives=()) if level == 1 else self.alternatives[level - 2]
 
 
 def stage(parameter: str) -> str:
@@ -132,27 +140,29 @@ GROUPINGS: Mapping[GroupBy, Callable[[str], str]] = {
 
 
 def parameter_groups(space: SearchSpace, unet: nn.Module) -> tuple[ParameterGroup, ...]:
-    """The groups that a space makes of a U-Net: disjoint, in the order down, mid, up, ends.
+    """The groups that a space makes of a U-Net: disjoint, in the order down, mid, up, ends; then those always trained.
 
     Raises:
-        SpaceError: a part selects nothing, a parameter is in two groups, or two parts make groups of one name.
+        SpaceError: a part selects nothing, its method does not fit a parameter that it selects, a parameter is in two
+            groups, or two parts make groups of one name.
     """
-    sizes = {name: parameter.numel() for name, parameter in unet.named_parameters()}
+    names = [name for name, _ in unet.named_parameters()]
     groups: list[ParameterGroup] = []
     for number, part in enumerate(space.parts, start=1):
-        members = _members(part, sizes)
+        members = _members(part, names)
         if not members:
             without = f" without {', '.join(part.exclude)}" if part.exclude else ""
             raise SpaceError(
                 f"search space {space.name}: part {number} (select {', '.join(part.select)}{without}) selects none of "
-                f"the {len(sizes)} parameters of {type(unet).__name__}, such as {next(iter(sizes), 'none')}: "
+                f"the {len(names)} parameters of {type(unet).__name__}, such as {next(iter(names), 'none')}: "
                 "correct its rules"
             )
-        for name, names in members.items():
-            groups.append(ParameterGroup(name, part.method, names, sum(sizes[n] for n in names), part.always))
+        for name, chosen in members.items():
+            first, *others = [_group(name, part, chosen, settings, unet) for settings in part.choices]
+            groups.append(replace(first, alternatives=tuple(others)))
     _refuse_overlaps(space.name, groups)
     # A sort keeps the order of equals: within a stage the space's order of parts, then the U-Net's order, stands.
-    return tuple(sorted(groups, key=_last_stage))
+    return tuple(sorted(groups, key=_place))
 
 
 def architecture_fingerprint(unet: nn.Module) -> str:
@@ -193,6 +203,15 @@ def _members(part: SpacePart, names: Iterable[str]) -> dict[str, tuple[str, ...]
     return {name: tuple(parameters) for name, parameters in members.items()}
 
 
+def _group(
+    name: str, part: SpacePart, parameters: tuple[str, ...], settings: Mapping[str, float], unet: nn.Module
+) -> ParameterGroup:
+    from memcontrol.methods import tuned_numel
+
+    unsized = ParameterGroup(name, part.method, parameters, 0, part.always, settings)
+    return replace(unsized, numel=tuned_numel(unsized, unet))
+
+
 def _refuse_overlaps(space: str, groups: Iterable[ParameterGroup]) -> None:
     owners: dict[str, str] = {}
     names: set[str] = set()
@@ -209,9 +228,9 @@ def _refuse_overlaps(space: str, groups: Iterable[ParameterGroup]) -> None:
             owners[parameter] = group.name
 
 
-def _last_stage(group: ParameterGroup) -> tuple[int, int]:
+def _place(group: ParameterGroup) -> tuple[bool, tuple[int, int]]:
     # A group over several stages comes after the last of them; the ends come last of all.
-    return max((_stage_rank(name) for name in group.parameters if stage(name) != ENDS), default=(3, 0))
+    return group.always, max((_stage_rank(name) for name in group.parameters if stage(name) != ENDS), default=(3, 0))
 
 
 def _stage_rank(parameter: str) -> tuple[int, int]:

@@ -87,7 +87,7 @@ class Mask:
             MaskError: as many bits as groups were expected, or a learning rate.
         """
         masked = tuple(
-            MaskedGroup(group.name, group.method, on or group.always, group.parameters, group.numel)
+            MaskedGroup(group.name, group.method, on or group.always, group.parameters, group.numel, group.settings)
             for group, on in zip(groups, _as_bools(bits, len(groups)), strict=True)
         )
         numel = sum(group.numel for group in masked if group.on)
@@ -113,9 +113,14 @@ class Mask:
         """The bits as text, such as "1011-0110"."""
         return mask_key(self.bits)
 
+    @property
+    def trained(self) -> tuple[MaskedGroup, ...]:
+        """The groups that are on."""
+        return tuple(group for group in self.groups if group.on)
+
     def trainable_names(self, method: str | None = None) -> tuple[str, ...]:
         """Dotted names of the parameters that train, of one method or of all."""
-        chosen = (group for group in self.groups if group.on and method in (None, group.method))
+        chosen = (group for group in self.trained if method in (None, group.method))
         return tuple(name for group in chosen for name in group.parameters)
 
     def check(self, unet: nn.Module) -> None:
@@ -138,7 +143,7 @@ class Mask:
             MaskError: the U-Net has another architecture, or a group needs a method other than `full`.
         """
         self.check(unet)
-        other = sorted({group.method for group in self.groups if group.on} - {"full"})
+        other = sorted({group.method for group in self.trained} - {"full"})
         if other:
             raise MaskError(f"mask {self.name} uses {', '.join(other)}: apply() covers full only; use finetune")
         names = set(self.trainable_names())
@@ -210,19 +215,19 @@ class Mask:
         return file
 
     def _differences(self, unet: nn.Module) -> list[str]:
-        sizes = {name: parameter.numel() for name, parameter in unet.named_parameters()}
+        from memcontrol.methods import tuned_numel
+
+        names = {name for name, _ in unet.named_parameters()}
         named = {name for group in self.groups for name in group.parameters}
         try:
             here = parameter_groups(SearchSpace.model_validate(self.space.content), unet)
         except (SpaceError, ValidationError):
             here = ()
-        missing = sorted(named - sizes.keys())
+        missing = sorted(named - names)
         extra = sorted({name for group in here for name in group.parameters} - named)
-        resized = [
-            f"{group.name} ({sum(sizes[name] for name in group.parameters):,} numbers, not {group.numel:,})"
-            for group in self.groups
-            if sizes.keys() >= set(group.parameters) and sum(sizes[name] for name in group.parameters) != group.numel
-        ]
+        present = [group for group in self.groups if names >= set(group.parameters)]
+        numels = [(group, tuned_numel(group, unet)) for group in present]
+        resized = [f"{group.name} ({n:,} numbers, not {group.numel:,})" for group, n in numels if n != group.numel]
         found = (("it lacks", missing), ("it adds", extra), ("other shapes in", resized))
         lines = [f"{what} {_first(names)}" for what, names in found if names]
         return lines or ["parameters outside the mask's groups have other names or shapes"]

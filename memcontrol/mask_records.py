@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, with_config
@@ -63,7 +64,7 @@ class SpaceRecord:
 
 @dataclass(frozen=True)
 class MaskedGroup:
-    """A parameter group and its bit; `numel` counts numbers, not tensors."""
+    """A parameter group and its bit; `numel` counts the numbers that its method trains, not tensors."""
 
     __pydantic_config__: ClassVar[ConfigDict] = EDGE
     name: str
@@ -71,6 +72,9 @@ class MaskedGroup:
     on: bool
     parameters: Annotated[tuple[str, ...], Field(min_length=1)]
     numel: Count
+    settings: Annotated[Mapping[str, int | float], Field(exclude_if=lambda settings: not settings)] = field(
+        default_factory=dict, hash=False
+    )
 
 
 @dataclass(frozen=True)

@@ -17,17 +17,8 @@ from memcontrol.data.images import Dataset
 from memcontrol.errors import MaskError, RunError
 from memcontrol.finetuning import Step, finetune_pipeline, training_batches
 from memcontrol.mask import FILE_NAME, Mask
-from memcontrol.methods import tuned
+from memcontrol.methods import Resources, tuned
 from memcontrol.pipeline import load_pipeline
-
-
-def chosen_parameters(mask: Mask) -> dict[str, list[str]]:
-    """Method name -> dotted parameter names that the mask trains."""
-    chosen: dict[str, list[str]] = {}
-    for group in mask.groups:
-        if group.on:
-            chosen.setdefault(group.method, []).extend(group.parameters)
-    return chosen
 
 
 def finetune(
@@ -67,15 +58,15 @@ def finetune(
         on_note(note)
     batches = training_batches(frozen, dataset, settings, seed=seed)
     _make(out)
-    with tuned(frozen.unet, chosen_parameters(mask)) as parameters:
+    with tuned(frozen.unet, mask.trained, Resources(frozen.cache, seed)) as tuning_:
         last: Step | None = None
         for step in finetune_pipeline(
-            frozen, parameters, batches, learning_rate=rate, config=settings, accelerator=accelerator
+            frozen, tuning_.parameters, batches, learning_rate=rate, config=settings, accelerator=accelerator
         ):
             last = step
             on_step(step)
         if last is not None and accelerator.is_main_process:
-            with last.averaged():
+            with last.averaged(), tuning_.folded():
                 _save(frozen.pipeline, mask, out)
         accelerator.wait_for_everyone()
     return out

@@ -14,11 +14,12 @@ from memcontrol.errors import SpaceError, nearest_names
 from memcontrol.fingerprint import fingerprint
 
 SCHEMA = "memcontrol/search-space@1"
-METHODS = ("full",)
+METHODS = ("full", "svdiff", "difffit", "lora")
 GroupBy = Literal[
     "all", "side", "stage", "stage-kind", "kind", "attention-block", "attention-layer", "matrix", "module", "name"
 ]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Rank = Annotated[int, Field(ge=1)]
 Rule = Annotated[str, Field(min_length=1)]
 
 
@@ -46,6 +47,8 @@ class SpacePart(Settings):
         group_by: what the parameters of one group share; see `memcontrol.groups.GROUPINGS`.
         name: with `group_by: all` the group's name, otherwise the last part of it (`down.0` becomes `down.0.NAME`).
         always: trained whatever the mask says.
+        rank: of `lora`: one for all groups of this part, or several, of which the search chooses one for each group.
+        alpha: of `lora`: the change of a weight is multiplied by alpha / rank; alpha is the rank unless given.
     """
 
     method: str = "full"
@@ -54,6 +57,8 @@ class SpacePart(Settings):
     group_by: GroupBy = "all"
     name: Annotated[str, Field(pattern=r"^[\w-]+(\.[\w-]+)*$")] | None = None
     always: bool = False
+    rank: Rank | Annotated[tuple[Rank, ...], Field(min_length=1)] | None = None
+    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
     @field_validator("method")
     @classmethod
@@ -61,6 +66,24 @@ class SpacePart(Settings):
         if method not in METHODS:
             raise ValueError(f"unknown method: {nearest_names(method, METHODS)}")
         return method
+
+    @model_validator(mode="after")
+    def _settings_fit(self) -> SpacePart:
+        if self.method == "lora" and self.rank is None:
+            raise ValueError("method lora needs a rank")
+        if self.method != "lora" and (self.rank, self.alpha) != (None, None):
+            raise ValueError(f"rank and alpha are settings of lora, not of {self.method}")
+        if self.always and len(self.choices) > 1:
+            raise ValueError("a part that always trains has one rank: nothing chooses among several")
+        return self
+
+    @property
+    def choices(self) -> tuple[dict[str, float], ...]:
+        """The settings that a group of this part may have when it is on."""
+        if self.rank is None:
+            return ({},)
+        ranks = self.rank if isinstance(self.rank, tuple) else (self.rank,)
+        return tuple({"rank": rank, "alpha": self.alpha or float(rank)} for rank in dict.fromkeys(ranks))
 
     def selects(self, parameter: str) -> bool:
         """Whether this part's rules take the parameter of that dotted name."""
@@ -78,6 +101,8 @@ class SearchSpace(Settings):
     Attributes:
         schema_: `schema` in YAML; names the format's version.
         learning_rate: one fixed rate, or a range to search.
+        full_learning_rate: the middle rate of the full fine-tuning that masks are compared with, where it differs from
+            what suits all parameters of this space.
         parts: read in order; a parameter may be in one part at most.
     """
 
@@ -87,6 +112,7 @@ class SearchSpace(Settings):
     learning_rate: Annotated[
         Annotated[Rate, Tag("number")] | Annotated[LogRange, Tag("range")], Discriminator(_rate_tag)
     ]
+    full_learning_rate: Rate | None = None
     parts: Annotated[tuple[SpacePart, ...], Field(min_length=1)]
 
     def content(self) -> dict[str, Any]:

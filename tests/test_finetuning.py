@@ -21,11 +21,16 @@ from memcontrol.finetuning import (
     noise_target,
     training_batches,
 )
+from memcontrol.groups import ParameterGroup
 from memcontrol.methods import tuned
 from memcontrol.pipeline import LatentMoments, TextEmbeddings
 
 CONFIG = TuningConfig(steps=4, batch=3, warmup=0.25)
 MASKS = {"ends": ["conv_in.weight", "conv_out.bias"], "norm": ["conv_norm_out.weight"]}
+
+
+def full(names):
+    return [ParameterGroup("chosen", "full", tuple(names), 0)]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +67,8 @@ def batches(tiny):
 
 def trained(tiny, batches, names, accelerator, *, rate=1e-3, config=CONFIG):
     """Steps of tuning `names`, from inside `tuned`."""
-    with tuned(tiny.unet, {"full": names}) as parameters:
+    with tuned(tiny.unet, full(names)) as tuning:
+        parameters = tuning.parameters
         yield from finetune_pipeline(
             tiny, parameters, batches, learning_rate=rate, config=config, accelerator=accelerator
         )
@@ -183,7 +189,8 @@ def test_everything_returns_when_training_is_broken_off(tiny, batches, accelerat
     before = snapshot(tiny.unet)
 
     def broken_off():
-        with tuned(tiny.unet, {"full": MASKS["ends"]}) as parameters:
+        with tuned(tiny.unet, full(MASKS["ends"])) as tuning:
+            parameters = tuning.parameters
             for _ in finetune_pipeline(
                 tiny, parameters, batches, learning_rate=1e-3, config=CONFIG, accelerator=accelerator
             ):
@@ -206,7 +213,8 @@ def test_the_optimizer_has_state_for_what_trains_alone(tiny, batches, accelerato
             made.append(self)
 
     monkeypatch.setattr(torch.optim, "AdamW", Recorded)
-    with tuned(tiny.unet, {"full": MASKS["ends"]}) as parameters:
+    with tuned(tiny.unet, full(MASKS["ends"])) as tuning:
+        parameters = tuning.parameters
         steps = finetune_pipeline(tiny, parameters, batches, learning_rate=1e-3, config=CONFIG, accelerator=accelerator)
         next(steps)
         (optimizer,) = made
@@ -225,7 +233,8 @@ def test_training_is_the_textbook_loop(tiny, batches, accelerator):
     config = TuningConfig(steps=3, batch=3, warmup=0.0, clip=0.05, weight_decay=0.1)
     from diffusers import DDPMScheduler
 
-    with tuned(tiny.unet, {"full": MASKS["ends"]}) as parameters:
+    with tuned(tiny.unet, full(MASKS["ends"])) as tuning:
+        parameters = tuning.parameters
         schedule = DDPMScheduler.from_config(tiny.scheduler_config)
         optimizer = torch.optim.AdamW(parameters.values(), weight_decay=0.1)
         losses = []
@@ -255,7 +264,8 @@ def test_training_learns(tiny, batches, accelerator):
     names = [name for name, _ in tiny.unet.named_parameters()]
     config = TuningConfig(steps=25, batch=3, caption_dropout=0)
     fixed = [batches.at(7)] * 25
-    with tuned(tiny.unet, {"full": names}) as parameters:
+    with tuned(tiny.unet, full(names)) as tuning:
+        parameters = tuning.parameters
 
         class Same:
             def at(self, step):

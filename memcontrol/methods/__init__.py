@@ -1,41 +1,61 @@
-"""Ways of tuning a chosen group of parameters; each method is one file and one entry of `METHODS`."""
+"""Ways of tuning chosen parameters of a U-Net; each method is one file and one entry of `METHODS`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Protocol
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 import torch
 
+from memcontrol.methods.attachment import Attachment, Resources, Tunable, TuningMethod
+from memcontrol.methods.difffit import DiffFit
 from memcontrol.methods.full import FullTuning
 
+__all__ = ["METHODS", "Resources", "Tuning", "tuned", "tuned_numel"]
 
-class TuningMethod(Protocol):
-    """How chosen parameters of a U-Net are made trainable, and how the U-Net is put back."""
-
-    def attached(
-        self, unet: torch.nn.Module, names: Sequence[str]
-    ) -> AbstractContextManager[dict[str, torch.nn.Parameter]]:
-        """Inside: the parameters to optimise, by name. On exit the U-Net is bit for bit as before."""
+METHODS: Mapping[str, TuningMethod] = {"full": FullTuning(), "difffit": DiffFit()}
+"""In the order in which they are attached: `full` comes first, since it finds parameters by their plain names."""
 
 
-METHODS: Mapping[str, TuningMethod] = {"full": FullTuning()}
+@dataclass(frozen=True)
+class Tuning:
+    """All methods of a mask, attached to a U-Net.
+
+    Attributes:
+        parameters: every parameter to optimise, by name.
+    """
+
+    parameters: Mapping[str, torch.nn.Parameter]
+    attachments: tuple[Attachment, ...]
+
+    @contextmanager
+    def folded(self) -> Iterator[None]:
+        """Inside, the U-Net has plain layers whose weights hold what was tuned, up to rounding: to sample, to save."""
+        with ExitStack() as stack:
+            for attachment in self.attachments:
+                stack.enter_context(attachment.folded())
+            yield
+
+
+def tuned_numel(tunable: Tunable, unet: torch.nn.Module) -> int:
+    """How many numbers a tunable's method trains in this U-Net; works on the meta device.
+
+    Raises:
+        SpaceError: the method does not fit one of the layers.
+    """
+    method = METHODS[tunable.method]
+    return sum(method.numel(unet, parameter, tunable.settings) for parameter in tunable.parameters)
 
 
 @contextmanager
-def tuned(unet: torch.nn.Module, chosen: Mapping[str, Sequence[str]]) -> Iterator[dict[str, torch.nn.Parameter]]:
-    """Freeze `unet` but for the parameters that each method tunes, and restore what was touched on exit.
-
-    Args:
-        chosen: method name -> dotted parameter names.
-
-    Yields:
-        Every parameter to optimise, by name.
-    """
+def tuned(unet: torch.nn.Module, tunables: Sequence[Tunable], resources: Resources | None = None) -> Iterator[Tuning]:
+    """Freeze `unet` but for what the tunables' methods train, and restore it bit for bit on exit."""
     unet.requires_grad_(False)
     with ExitStack() as stack:
-        parameters: dict[str, torch.nn.Parameter] = {}
-        for method, names in chosen.items():
-            parameters |= stack.enter_context(METHODS[method].attached(unet, names))
-        yield parameters
+        attachments = []
+        for name, method in METHODS.items():
+            if chosen := [tunable for tunable in tunables if tunable.method == name]:
+                attachments.append(stack.enter_context(method.attached(unet, chosen, resources or Resources())))
+        parameters = {key: value for attachment in attachments for key, value in attachment.parameters.items()}
+        yield Tuning(parameters, tuple(attachments))

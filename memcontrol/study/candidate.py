@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memcontrol.groups import ParameterGroup
 
 STEPS_PER_DECADE = 4
+LEVELS = string.digits + string.ascii_lowercase
 
 
 @dataclass(frozen=True)
@@ -16,19 +18,20 @@ class Candidate:
     """One mask at one learning rate.
 
     Attributes:
-        bits: one for each group that the space lets a mask switch.
+        levels: one for each group that the space lets a mask switch: 0 frozen, 1 trained, 2 and up trained under the
+            settings of an alternative (`ParameterGroup.at`).
         learning_rate: peak rate on a quarter-decade grid; None where nothing trains.
         steps: optimizer steps.
     """
 
-    bits: tuple[bool, ...]
+    levels: tuple[int, ...]
     learning_rate: float | None
     steps: int
 
     @property
     def mask(self) -> str:
-        """The bits as zeros and ones."""
-        return "".join("1" if bit else "0" for bit in self.bits)
+        """The levels as digits: zeros and ones where no group has alternatives."""
+        return "".join(LEVELS[level] for level in self.levels)
 
 
 @dataclass(frozen=True)
@@ -70,50 +73,65 @@ class CandidateSpace:
     Attributes:
         groups: the groups that a mask switches, in bit order.
         always: groups that train whatever the mask says.
+        full_rate: full fine-tuning's customary learning rate, where the space says so.
     """
 
     groups: tuple[ParameterGroup, ...]
     always: tuple[ParameterGroup, ...]
     rates: RateGrid
     steps: int
+    full_rate: float | None = None
 
-    def candidate(self, bits: Sequence[bool], rate_index: int) -> Candidate:
-        """The candidate of these bits; the rate is dropped where nothing would train."""
-        trains = any(bits) or bool(self.always)
-        return Candidate(tuple(map(bool, bits)), self.rates.rate(rate_index) if trains else None, self.steps)
+    def candidate(self, levels: Sequence[int], rate_index: int) -> Candidate:
+        """The candidate of these levels; the rate is dropped where nothing would train."""
+        trains = any(levels) or bool(self.always)
+        return Candidate(tuple(map(int, levels)), self.rates.rate(rate_index) if trains else None, self.steps)
 
     @property
     def size(self) -> int:
         """How many distinct candidates there are."""
-        count: int = 2 ** len(self.groups) * (self.rates.last - self.rates.first + 1)
+        masks = math.prod(self.highest(group) + 1 for group in self.groups)
+        count: int = masks * (self.rates.last - self.rates.first + 1)
         return count if self.always else count - (self.rates.last - self.rates.first)
 
-    def trained(self, bits: Sequence[bool]) -> tuple[ParameterGroup, ...]:
-        """The groups that these bits train."""
-        return self.always + tuple(group for group, bit in zip(self.groups, bits, strict=True) if bit)
+    @staticmethod
+    def highest(group: ParameterGroup) -> int:
+        """A group's highest level."""
+        return 1 + len(group.alternatives)
 
-    def customary_rate(self, bits: Sequence[bool]) -> int:
-        """Grid index of a usual rate for these bits: small masks want larger rates than large ones.
+    def trained(self, levels: Sequence[int]) -> tuple[ParameterGroup, ...]:
+        """The groups that these levels train, with the settings that they choose."""
+        chosen = tuple(group.at(level) for group, level in zip(self.groups, levels, strict=True) if level)
+        return self.always + chosen
+
+    def customary_rate(self, levels: Sequence[int]) -> int:
+        """Grid index of a usual rate for these levels: small masks want larger rates than large ones.
 
         A straight line in logarithms from the grid's top at a hundredth of the switchable parameters to half a decade
         below its middle at all of them.
         """
-        whole = sum(group.numel for group in self.groups + self.always)
-        share = max(0.01, sum(group.numel for group in self.trained(bits)) / whole)
+        whole = sum(group.numel for group in self.trained([self.highest(group) for group in self.groups]))
+        share = max(0.01, sum(group.numel for group in self.trained(levels)) / whole)
         middle = (self.rates.first + self.rates.last) / 2
         slope = (self.rates.last - middle + STEPS_PER_DECADE / 4) / 2
         return self.rates.nearest(10 ** ((middle - 1 - slope * math.log10(share)) / STEPS_PER_DECADE))
 
     def trajectory_rates(self) -> tuple[float, ...]:
-        """Half a decade below, at, and above the customary rate for everything, to one digit."""
-        middle = self.rates.rate(self.customary_rate((True,) * len(self.groups)))
+        """Half a decade below, at, and above full fine-tuning's customary rate, to one digit."""
+        middle = self.full_rate or self.rates.rate(self.customary_rate((1,) * len(self.groups)))
         return tuple(float(f"{middle * factor:.0e}") for factor in (10**-0.5, 1, 10**0.5))
 
     def baselines(self) -> list[Candidate]:
-        """Everything, then each family of groups: those that share a first or a last part of their dotted names."""
-        families: dict[tuple[bool, ...], None] = {(True,) * len(self.groups): None}
+        """Everything at each level, then each family of groups.
+
+        Those of a family share the first or the last part of their dotted names.
+        """
+        top = max(map(self.highest, self.groups), default=1)
+        families: dict[tuple[int, ...], None] = {
+            tuple(min(level, self.highest(group)) for group in self.groups): None for level in range(1, top + 1)
+        }
         parts = [group.name.split(".") for group in self.groups]
         for which in (-1, 0):
             for family in dict.fromkeys(part[which] for part in parts):
-                families.setdefault(tuple(part[which] == family for part in parts))
-        return [self.candidate(bits, self.customary_rate(bits)) for bits in families]
+                families.setdefault(tuple(int(part[which] == family) for part in parts))
+        return [self.candidate(levels, self.customary_rate(levels)) for levels in families]

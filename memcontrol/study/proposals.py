@@ -73,11 +73,17 @@ class Proposer:
     seed: int
 
     def distributions(self) -> dict[str, BaseDistribution]:
-        """Optuna's view of the space: one categorical for each group, and the learning rate's grid index."""
-        bits: dict[str, BaseDistribution] = {
-            group.name: CategoricalDistribution((False, True)) for group in self.space.groups
+        """Optuna's view of the space: a switch for each group, and the learning rate's grid index.
+
+        A group that has alternatives has a level instead.
+        """
+        levels: dict[str, BaseDistribution] = {
+            group.name: IntDistribution(0, self.space.highest(group))
+            if group.alternatives
+            else CategoricalDistribution((False, True))
+            for group in self.space.groups
         }
-        return bits | {RATE: IntDistribution(self.space.rates.first, self.space.rates.last)}
+        return levels | {RATE: IntDistribution(self.space.rates.first, self.space.rates.last)}
 
     def candidate(self, params: Mapping[str, Any]) -> Candidate:
         """The candidate of a trial's parameters."""
@@ -87,8 +93,11 @@ class Proposer:
         """A trial's parameters for a candidate; one that trains nothing takes the grid's first rate."""
         rate = candidate.learning_rate
         index = self.space.rates.first if rate is None else self.space.rates.nearest(rate)
-        bits = {group.name: bit for group, bit in zip(self.space.groups, candidate.bits, strict=True)}
-        return bits | {RATE: index}
+        levels = {
+            group.name: level if group.alternatives else bool(level)
+            for group, level in zip(self.space.groups, candidate.levels, strict=True)
+        }
+        return levels | {RATE: index}
 
     def next(self, history: Sequence[FrozenTrial], number: int) -> Candidate | None:
         """A candidate that no trial of `history` has, or None where the space is exhausted."""
@@ -120,8 +129,9 @@ class Proposer:
         while True:
             place = int(rng.integers(len(self.space.groups) + 1))
             if place < len(self.space.groups):
-                name = self.space.groups[place].name
-                params[name] = not params[name]
+                group = self.space.groups[place]
+                others = [level for level in range(self.space.highest(group) + 1) if level != params[group.name]]
+                params[group.name] = others[int(rng.integers(len(others)))]
             else:
                 params[RATE] = int(rng.integers(self.space.rates.first, self.space.rates.last + 1))
             if (candidate := self.candidate(params)) not in seen:

@@ -133,8 +133,8 @@ def _member(trial: FrozenTrial, scores: dict[str, Score], ledger: Ledger, folder
         "mask": str(folder.mask(trial.number).relative_to(folder.path)),
         "trial": trial.number,
         "bits": candidate.mask,
-        "trains": [group.name for group in ledger.proposer.space.trained(candidate.bits)],
-        "numel": sum(group.numel for group in ledger.proposer.space.trained(candidate.bits)),
+        "trains": [group.name for group in ledger.proposer.space.trained(candidate.levels)],
+        "numel": sum(group.numel for group in ledger.proposer.space.trained(candidate.levels)),
         "learning_rate": candidate.learning_rate,
         "steps": candidate.steps,
         "scores": {name: score.to_json() for name, score in scores.items()},
@@ -157,10 +157,11 @@ def trial_mask(
 ) -> Mask:
     """The self-describing mask of a completed trial."""
     candidate, dataset, space = ledger.proposer.candidate(trial.params), laboratory.dataset, ledger.proposer.space
+    chosen = [group.at(level or 1) for group, level in zip(space.groups, candidate.levels, strict=True)]
     return Mask.build(
         laboratory.space,
-        space.groups + space.always,
-        [*candidate.bits, *([True] * len(space.always))],
+        [*chosen, *space.always],
+        [*map(bool, candidate.levels), *([True] * len(space.always))],
         model=laboratory.model,
         unet_numel=sum(parameter.numel() for parameter in laboratory.frozen.unet.parameters()),
         learning_rate=candidate.learning_rate,

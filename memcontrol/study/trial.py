@@ -22,7 +22,7 @@ from memcontrol.errors import MemControlError
 from memcontrol.finetuning import finetune_pipeline, training_batches
 from memcontrol.groups import ParameterGroup, parameter_groups
 from memcontrol.mask_records import ModelIdentity
-from memcontrol.methods import tuned
+from memcontrol.methods import Resources, tuned
 from memcontrol.pipeline import FrozenPipeline, load_pipeline
 from memcontrol.sampling import drawn_prompts, sample
 from memcontrol.score import RealImages, Score, Scorer, check_counts, direction, parse_name
@@ -82,6 +82,7 @@ class Laboratory:
         self.candidates = self._candidates()
         self.batches = training_batches(self.frozen, self.dataset, config.tuning, seed=config.seed)
         self.prompts = drawn_prompts(self.dataset.training.captions, config.sampling.images, config.seed)
+        self.resources = Resources(cache, config.seed)
         self.scorer = self._scorer()
         self.accelerator = Accelerator(mixed_precision=config.tuning.mixed_precision, cpu=device == "cpu")
 
@@ -92,6 +93,7 @@ class Laboratory:
             always=tuple(group for group in groups if group.always),
             rates=RateGrid.between(*(self.config.learning_rate or rate_range(self.space))),
             steps=self.config.tuning.steps,
+            full_rate=self.space.full_learning_rate,
         )
 
     @property
@@ -176,14 +178,11 @@ class Laboratory:
         if not groups or rate is None:
             return self.untuned(on_step)
         began, losses = time.monotonic(), []
-        chosen: dict[str, list[str]] = {}
-        for group in groups:
-            chosen.setdefault(group.method, []).extend(group.parameters)
         try:
-            with tuned(self.frozen.unet, chosen) as parameters:
+            with tuned(self.frozen.unet, groups, self.resources) as tuning:
                 for step in finetune_pipeline(
                     self.frozen,
-                    parameters,
+                    tuning.parameters,
                     self.batches,
                     learning_rate=rate,
                     config=self.config.tuning.model_copy(update={"steps": steps}),
@@ -191,7 +190,7 @@ class Laboratory:
                 ):
                     losses.append(step.loss)
                     on_step("tune", step.number, steps)
-                with step.averaged():
+                with step.averaged(), tuning.folded():
                     return self._scored(steps, float(np.mean(losses[-max(1, steps // 10) :])), began, on_step)
         finally:
             self.accelerator.free_memory()

@@ -81,7 +81,7 @@ class Worker:
     def _score_trial(self, work: TrialWork) -> None:
         began, name = time.monotonic(), f"trial {work.number}"
         candidate = work.candidate
-        groups = self.ledger.proposer.space.trained(candidate.bits)
+        groups = self.ledger.proposer.space.trained(candidate.levels)
         try:
             evaluation = self.laboratory.evaluate(
                 groups, candidate.learning_rate, candidate.steps, self._progress(name)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from memcontrol.groups import ParameterGroup
 from memcontrol.methods import METHODS, tuned
 from memcontrol.methods.full import FullTuning
 
@@ -14,6 +15,10 @@ def network():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)).to(
         memory_format=torch.channels_last
     )
+
+
+def full(*names):
+    return [ParameterGroup("chosen", "full", names, 0)]
 
 
 def bits(network):
@@ -29,10 +34,10 @@ def spoil(parameters):
 
 
 def test_the_chosen_parameters_alone_ask_for_gradients(network):
-    with tuned(network, {"full": ["0.weight", "2.bias"]}) as parameters:
+    with tuned(network, full("0.weight", "2.bias")) as tuning:
         asking = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
-        assert asking == parameters.keys() == {"0.weight", "2.bias"}
-        assert parameters["0.weight"] is network[0].weight, "the optimizer needs the U-Net's own tensors"
+        assert asking == tuning.parameters.keys() == {"0.weight", "2.bias"}
+        assert tuning.parameters["0.weight"] is network[0].weight, "the optimizer needs the U-Net's own tensors"
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
@@ -41,8 +46,8 @@ def test_touched_parameters_are_restored(network, error):
     before = bits(network)
     layout = network[0].weight.stride()
     try:
-        with tuned(network, {"full": ["0.weight", "1.weight", "2.bias"]}) as parameters:
-            spoil(parameters)
+        with tuned(network, full("0.weight", "1.weight", "2.bias")) as tuning:
+            spoil(tuning.parameters)
             assert bits(network) != before
             if error:
                 raise error
@@ -57,21 +62,21 @@ def test_the_same_tensors_are_restored_in_place(network):
     """Whoever holds the parameters (an optimizer, a cached fingerprint) must not be left with others."""
     objects = [id(parameter) for parameter in network.parameters()]
     pointers = [parameter.data_ptr() for parameter in network.parameters()]
-    with tuned(network, {"full": ["0.weight"]}) as parameters:
-        spoil(parameters)
+    with tuned(network, full("0.weight")) as tuning:
+        spoil(tuning.parameters)
     assert [id(parameter) for parameter in network.parameters()] == objects
     assert [parameter.data_ptr() for parameter in network.parameters()] == pointers
 
 
 def test_nothing_chosen_freezes_everything(network):
-    with tuned(network, {}) as parameters:
-        assert parameters == {}
+    with tuned(network, []) as tuning:
+        assert tuning.parameters == {}
         assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
 def test_an_unknown_parameter_touches_nothing(network):
     before = bits(network)
-    with pytest.raises(AttributeError), tuned(network, {"full": ["0.weight", "0.other"]}):
+    with pytest.raises(AttributeError), tuned(network, full("0.weight", "0.other")):
         pass
     assert bits(network) == before
     assert not any(parameter.requires_grad for parameter in network.parameters())
@@ -79,3 +84,10 @@ def test_an_unknown_parameter_touches_nothing(network):
 
 def test_full_is_a_known_method():
     assert METHODS["full"] == FullTuning()
+
+
+def test_there_is_nothing_to_fold(network):
+    with tuned(network, full("0.weight")) as tuning:
+        with tuning.folded():
+            assert network[0].weight is tuning.parameters["0.weight"]
+        assert network[0].weight.requires_grad, "training goes on after sampling"

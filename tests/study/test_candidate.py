@@ -1,5 +1,6 @@
 """Candidates lie on a quarter-decade grid, and a mask that trains nothing has no rate."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -99,3 +100,30 @@ def test_full_fine_tunings_rates_surround_the_customary_one_for_everything():
     assert space("a", "b", rates=(3e-4, 1e-2)).trajectory_rates() == (3e-4, 1e-3, 3e-3)
     assert space("a", "b", rates=(1e-5, 1e-3)).trajectory_rates() == (2e-5, 6e-5, 2e-4)
     assert space("a", "b", rates=(1e-4, 1e-4)).trajectory_rates() == (3e-5, 1e-4, 3e-4)
+
+
+@pytest.fixture
+def ranked():
+    """A switch and a group that may train at two ranks, of 10 and of 40 numbers."""
+    low, high = (ParameterGroup("b", "lora", ("b.weight",), n, settings={"rank": r}) for n, r in ((10, 1), (40, 4)))
+    return CandidateSpace((group("a"), replace(low, alternatives=(high,))), (), RateGrid.between(1e-3, 1e-3), 7)
+
+
+def test_a_level_chooses_among_a_groups_settings(ranked):
+    assert [ranked.trained(levels)[-1].settings for levels in ((0, 1), (0, 2))] == [{"rank": 1}, {"rank": 4}]
+    assert ranked.trained((1, 2))[-1].numel == 40
+    assert ranked.trained((1, 2))[-1].alternatives == ()
+    assert ranked.candidate((1, 2), 0).mask == "12"
+
+
+def test_alternatives_multiply_the_candidates(ranked):
+    assert ranked.size == 2 * 3
+    assert ranked.candidate((0, 0), 0).learning_rate is None
+
+
+def test_everything_is_a_baseline_at_each_level(ranked):
+    assert [candidate.levels for candidate in ranked.baselines()][:2] == [(1, 1), (1, 2)]
+
+
+def test_full_fine_tuning_has_its_own_rates_where_the_space_says_so(ranked):
+    assert replace(ranked, full_rate=1e-3).trajectory_rates() == (3e-4, 1e-3, 3e-3)

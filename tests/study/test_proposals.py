@@ -34,7 +34,7 @@ def proposer(names="abcde", *, sampler="random", rates=(1e-4, 1e-2), always=(), 
 
 def trial(made, candidate, number, *, state=TrialState.COMPLETE, error=None):
     """A trial of a candidate, with made-up scores."""
-    values = [float(number % 3), float(sum(candidate.bits))][: len(made.directions)]
+    values = [float(number % 3), float(sum(candidate.levels))][: len(made.directions)]
     return optuna.trial.FrozenTrial(
         number=number,
         trial_id=number,
@@ -132,13 +132,13 @@ def test_a_candidate_that_failed_is_not_proposed_again(sampler):
         trial(made, made.space.candidate(bits, made.space.rates.first), i, state=TrialState.FAIL, error="diverged")
         for i, bits in enumerate(((1, 1), (1, 0), (0, 1)))
     ]
-    assert made.next(history, 3).bits == (False, False)
+    assert made.next(history, 3).levels == (0, 0)
 
 
 def test_a_mask_that_trains_nothing_comes_at_one_rate_only():
     made = proposer("ab", rates=(1e-4, 1e-2))
     _, candidates = proposed(made, made.space.size)
-    assert sum(not any(candidate.bits) for candidate in candidates) == 1
+    assert sum(not any(candidate.levels) for candidate in candidates) == 1
 
 
 def test_parameters_give_the_candidate_back():
@@ -161,7 +161,7 @@ def test_a_sampler_learns_from_the_scores(sampler):
             candidate = made.space.candidate(rng.random(8) < 0.5, made.space.rates.first)
         else:
             candidate = made._asked(history, number, 0)
-        sizes.append(sum(candidate.bits))
+        sizes.append(sum(candidate.levels))
         study.enqueue_trial(made.params(candidate))
         study.tell(study.ask(made.distributions()), [float(sizes[-1])] * 2)
     assert np.mean(sizes[24:]) > np.mean(sizes[:24]) + 1

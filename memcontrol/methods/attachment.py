@@ -1,0 +1,93 @@
+"""What every tuning method offers: sizes beforehand, an attachment while training, plain weights afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from memcontrol.cache import Cache
+
+Settings = Mapping[str, float]
+"""A method's own settings, such as LoRA's `rank` and `alpha`; empty for most."""
+
+
+class Tunable(Protocol):
+    """Parameters that one method tunes under the same settings; groups of a space and of a mask are such."""
+
+    @property
+    def method(self) -> str:
+        """A key of `memcontrol.methods.METHODS`."""
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Dotted names in the U-Net."""
+
+    @property
+    def settings(self) -> Settings:
+        """The method's own settings."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What attaching a method may need besides the U-Net.
+
+    Attributes:
+        cache: where decompositions of the base weights are kept; None computes them anew.
+        seed: of initial values that are random.
+    """
+
+    cache: Cache | None = None
+    seed: int = 0
+
+
+class Attachment(Protocol):
+    """One method, attached to a U-Net."""
+
+    @property
+    def parameters(self) -> Mapping[str, torch.nn.Parameter]:
+        """What to optimise, by a name that is unique in the U-Net."""
+
+    def folded(self) -> AbstractContextManager[None]:
+        """Inside, the U-Net's layers are plain ones whose weights hold what was tuned: to sample, or to save."""
+
+
+class TuningMethod(Protocol):
+    """How chosen parameters of a U-Net are made trainable, and how the U-Net is put back."""
+
+    def numel(self, unet: torch.nn.Module, parameter: str, settings: Settings) -> int:
+        """How many numbers train for a parameter of that dotted name; works on the meta device.
+
+        Raises:
+            SpaceError: the method does not fit this layer.
+        """
+
+    def attached(
+        self, unet: torch.nn.Module, tunables: Sequence[Tunable], resources: Resources
+    ) -> AbstractContextManager[Attachment]:
+        """Inside, the tunables train. On exit the U-Net is bit for bit as before."""
+
+
+def owner(unet: torch.nn.Module, parameter: str) -> tuple[torch.nn.Module, str]:
+    """The module that holds a parameter, and the parameter's name in it."""
+    place, _, leaf = parameter.rpartition(".")
+    return unet.get_submodule(place), leaf
+
+
+@contextmanager
+def replaced(module: torch.nn.Module, values: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Inside, the module's parameters of those names are frozen ones that hold `values`.
+
+    On exit the same objects as before are back, so that an optimizer that holds them goes on.
+    """
+    kept = {leaf: getattr(module, leaf) for leaf in values}
+    for leaf, value in values.items():
+        setattr(module, leaf, torch.nn.Parameter(value.detach(), requires_grad=False))
+    try:
+        yield
+    finally:
+        for leaf, parameter in kept.items():
+            setattr(module, leaf, parameter)
