@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,23 @@ def default_cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "memcontrol"
 
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A new file to write to, which becomes `path` at the end, and is removed where writing fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+    os.close(handle)
+    partial = Path(name)
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 @dataclass(frozen=True)
 class Cache:
-    """A folder of `.npy` files, each named by the fingerprint of everything that decides its content."""
+    """A folder of files, each named by the fingerprint of everything that decides its content."""
 
     folder: Path
 
@@ -39,27 +54,22 @@ class Cache:
 
         A file appears whole or not at all, so an interrupted or concurrent run leaves nothing half-written.
         """
-        path = self._path(kind, key)
+        path = self.path(kind, key)
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-            os.close(handle)
-            try:
+            with whole_file(path) as partial:
                 target = np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape)
                 fill(target)
                 target.flush()
-                Path(partial).replace(path)
-            finally:
-                Path(partial).unlink(missing_ok=True)
         return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
 
     def computed(self, kind: str, key: str, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         """The stored array, memory-mapped; what `compute` gives, if missing. For arrays that fit in memory."""
-        path = self._path(kind, key)
+        path = self.path(kind, key)
         if path.exists():
             return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
         made = compute()
         return self.array(kind, key, made.shape, lambda target: np.copyto(target, made), made.dtype.type)
 
-    def _path(self, kind: str, key: str) -> Path:
-        return self.folder / kind / f"{key.removeprefix('sha256:')}.npy"
+    def path(self, kind: str, key: str, suffix: str = ".npy") -> Path:
+        """Where the file of that fingerprint is kept, whether it exists or not."""
+        return self.folder / kind / f"{key.removeprefix('sha256:')}{suffix}"

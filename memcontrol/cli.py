@@ -257,6 +257,26 @@ def export(
             sys.stdout.write(f"{path}\n")
 
 
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A .npy array of zeros and ones, one for each bit of the space.")],
+    learning_rate: Annotated[float, typer.Option(help="Peak rate that the mask was found with.")],
+    model: Model = None,
+    space: Annotated[str | None, option("The bits' search space.", "by their number, where that tells")] = None,
+    steps: Annotated[int | None, option("Optimizer steps behind the mask.", "not recorded")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write the mask file to.")] = Path("masks"),
+) -> None:
+    """Make a mask file of an array that the code of MemControl's authors saved, and print its path.
+
+    Example: memcontrol import mask.npy --model tiny-sd --space paper-svdiff --learning-rate 1e-3
+    """
+    with exit_codes():
+        from memcontrol.importing import import_mask, save_mask
+
+        mask = import_mask(file, model=model or DEFAULTS.model, space=space, learning_rate=learning_rate, steps=steps)
+        sys.stdout.write(f"{save_mask(mask, out)}\n")
+
+
 @app.command()
 def finetune(
     mask: Annotated[Path, typer.Option(help="A mask's JSON file.")],

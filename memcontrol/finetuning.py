@@ -29,13 +29,18 @@ class Batch:
     Attributes:
         clean, noise: `(B, C, h, w)`.
         timesteps: `(B,)` int64.
-        text: `(B, L, D)` caption embeddings, some replaced by the empty caption's.
+        text: `(B, L, D)` caption embeddings, some replaced by the empty caption's; None where the U-Net takes no text.
     """
 
     clean: torch.Tensor
     noise: torch.Tensor
     timesteps: torch.Tensor
-    text: torch.Tensor
+    text: torch.Tensor | None
+
+    @property
+    def conditioning(self) -> tuple[torch.Tensor, ...]:
+        """What the U-Net is given besides noisy latents and timesteps."""
+        return () if self.text is None else (self.text,)
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class TrainingBatches:
     """
 
     latents: LatentMoments
-    text: TextEmbeddings
+    text: TextEmbeddings | None
     repeats: NDArray[np.int64]
     batch: int
     caption_dropout: float
@@ -71,6 +76,8 @@ class TrainingBatches:
         clean = mean + std * torch.randn(mean.shape, generator=generator)
         noise = torch.randn(mean.shape, generator=generator)
         timesteps = torch.randint(self.train_timesteps, (len(positions),), generator=generator)
+        if self.text is None:
+            return Batch(clean, noise, timesteps, None)
         dropped = torch.rand(len(positions), generator=generator) < self.caption_dropout
         text = torch.where(dropped[:, None, None], self.text.empty(len(positions)), self.text.at(positions))
         return Batch(clean, noise, timesteps, text)
@@ -175,7 +182,7 @@ def finetune(
         batch = _moved(batches.at(number), share, accelerator.device)
         noisy = scheduler.add_noise(batch.clean, batch.noise, batch.timesteps)
         with accelerator.autocast():
-            predicted = model(noisy, batch.timesteps, batch.text, return_dict=False)[0]
+            predicted = model(noisy, batch.timesteps, *batch.conditioning, return_dict=False)[0]
         loss = (predicted.float() - noise_target(scheduler, batch)).square().mean()
         value = loss.item()
         if not math.isfinite(value):
@@ -228,5 +235,5 @@ def _moved(batch: Batch, share: slice, device: torch.device) -> Batch:
         clean=batch.clean[share].to(device),
         noise=batch.noise[share].to(device),
         timesteps=batch.timesteps[share].to(device),
-        text=batch.text[share].to(device),
+        text=None if batch.text is None else batch.text[share].to(device),
     )

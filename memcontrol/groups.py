@@ -150,7 +150,7 @@ def parameter_groups(space: SearchSpace, unet: nn.Module) -> tuple[ParameterGrou
     groups: list[ParameterGroup] = []
     for number, part in enumerate(space.parts, start=1):
         members = _members(part, names)
-        if not members:
+        if not members and not part.optional:
             without = f" without {', '.join(part.exclude)}" if part.exclude else ""
             raise SpaceError(
                 f"search space {space.name}: part {number} (select {', '.join(part.select)}{without}) selects none of "

@@ -17,7 +17,7 @@ from memcontrol.data.images import Dataset
 from memcontrol.errors import MaskError, RunError
 from memcontrol.finetuning import Step, finetune_pipeline, training_batches
 from memcontrol.mask import FILE_NAME, Mask
-from memcontrol.methods import Resources, tuned
+from memcontrol.methods import Resources, Tuning, tuned
 from memcontrol.pipeline import load_pipeline
 
 
@@ -34,6 +34,8 @@ def finetune(
     on_step: Callable[[Step], object] = bool,
 ) -> Path:
     """Tune a mask's parameters and save the whole pipeline, with the mask beside it, in `out`.
+
+    What LoRA tuned is in the pipeline already, and once more alone in the folder `lora`, to be put on the base model.
 
     Args:
         model: pipeline to tune; the mask's own unless given.
@@ -54,7 +56,7 @@ def finetune(
     frozen = load_pipeline(model or mask.model.id, cache=Cache(default_cache_folder()), device=str(accelerator.device))
     mask.check(frozen.unet)
     dataset = load_dataset(data, resolution=frozen.resolution, seed=seed if data.seed is None else data.seed)
-    for note in (*dataset.notes, *_data_note(mask, dataset)):
+    for note in (*dataset.notes, *frozen.notes(dataset.training.captions), *_data_note(mask, dataset)):
         on_note(note)
     batches = training_batches(frozen, dataset, settings, seed=seed)
     _make(out)
@@ -66,8 +68,8 @@ def finetune(
             last = step
             on_step(step)
         if last is not None and accelerator.is_main_process:
-            with last.averaged(), tuning_.folded():
-                _save(frozen.pipeline, mask, out)
+            with last.averaged():
+                _save(frozen.pipeline, tuning_, mask, out)
         accelerator.wait_for_everyone()
     return out
 
@@ -98,11 +100,13 @@ def _data_note(mask: Mask, dataset: Dataset) -> list[str]:
     return [f"mask {mask.name} was found on other images ({found.get('name')}): its scores do not hold for these"]
 
 
-def _save(pipeline: Any, mask: Mask, out: Path) -> None:
+def _save(pipeline: Any, tuning: Tuning, mask: Mask, out: Path) -> None:
     """Save beside `out`, then move: an interrupted save leaves no half-written pipeline there."""
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         saved = Path(folder) / "pipeline"
-        pipeline.save_pretrained(saved, safe_serialization=True)
+        with tuning.folded():
+            pipeline.save_pretrained(saved, safe_serialization=True)
+        tuning.save(saved)
         mask.save(saved / FILE_NAME)
         out.rmdir()
         saved.rename(out)

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from diffusers import DPMSolverMultistepScheduler
+from numpy.typing import NDArray
 
 from memcontrol.config import SamplingConfig
 from memcontrol.data.images import Pixels
-from memcontrol.pipeline import FrozenPipeline
+from memcontrol.pipeline import FrozenPipeline, TextEmbeddings
 
 
 def drawn_prompts(captions: Sequence[str], count: int, seed: int) -> list[str]:
@@ -23,6 +24,8 @@ def drawn_prompts(captions: Sequence[str], count: int, seed: int) -> list[str]:
 def sample(frozen: FrozenPipeline, prompts: Sequence[str], config: SamplingConfig, *, seed: int) -> Iterator[Pixels]:
     """Images of `prompts` in batches of `(n, H, W, 3)` uint8; one image's noise does not depend on the batch size.
 
+    Without a text encoder the prompts only say how many.
+
     Source: DPM-Solver++ (Lu et al. 2022, arXiv 2211.01095); classifier-free guidance (Ho and Salimans 2022).
     """
     text = frozen.text_embeddings(prompts)
@@ -30,22 +33,31 @@ def sample(frozen: FrozenPipeline, prompts: Sequence[str], config: SamplingConfi
     noise = torch.randn((len(prompts), *frozen.latent_shape), generator=generator)
     for start in range(0, len(prompts), config.batch):
         chosen = np.arange(start, min(start + config.batch, len(prompts)))
-        embeddings = text.at(chosen).to(frozen.device)
-        if config.guidance > 1:
-            embeddings = torch.cat([text.empty(len(chosen)).to(frozen.device), embeddings])
+        embeddings = _embeddings(text, chosen, config.guidance, frozen.device)
         yield frozen.decode(_denoised(frozen, noise[chosen].to(frozen.device), embeddings, config))
 
 
+def _embeddings(
+    text: TextEmbeddings | None, chosen: NDArray[np.intp], guidance: float, device: torch.device
+) -> torch.Tensor | None:
+    """Captions to guide by, after as many empty ones where they guide by more than they say; None without text."""
+    if text is None:
+        return None
+    embeddings = text.at(chosen).to(device)
+    return torch.cat([text.empty(len(chosen)).to(device), embeddings]) if guidance > 1 else embeddings
+
+
 def _denoised(
-    frozen: FrozenPipeline, latents: torch.Tensor, embeddings: torch.Tensor, config: SamplingConfig
+    frozen: FrozenPipeline, latents: torch.Tensor, embeddings: torch.Tensor | None, config: SamplingConfig
 ) -> torch.Tensor:
     scheduler = DPMSolverMultistepScheduler.from_config(frozen.scheduler_config, algorithm_type="dpmsolver++")
     scheduler.set_timesteps(config.steps, device=latents.device)
     latents = latents * scheduler.init_noise_sigma
-    copies = len(embeddings) // len(latents)
+    conditioning = () if embeddings is None else (embeddings,)
+    copies = 1 if embeddings is None else len(embeddings) // len(latents)
     for timestep in scheduler.timesteps:
         inputs = scheduler.scale_model_input(torch.cat([latents] * copies), timestep)
-        predicted = frozen.unet(inputs, timestep, embeddings, return_dict=False)[0]
+        predicted = frozen.unet(inputs, timestep, *conditioning, return_dict=False)[0]
         if copies == 2:
             empty, conditional = predicted.chunk(2)
             predicted = empty + config.guidance * (conditional - empty)

@@ -150,6 +150,11 @@ def direction(name: str) -> Better:
     return MEASURES[parse_name(name)[0]].better
 
 
+def is_raw(name: str) -> bool:
+    """Whether a score compares with real images that did not pass the autoencoder."""
+    return ":" not in name and parse_name(name)[0].endswith("_raw")
+
+
 def minimised(score: Score) -> float:
     """The score's value, negated where higher is better."""
     return score.value if score.better == "lower" else -score.value
@@ -158,6 +163,8 @@ def minimised(score: Score) -> float:
 @dataclass(frozen=True)
 class RealImages:
     """Every real image that generated ones are compared with, `(N, H, W, 3)` uint8 each.
+
+    Without an autoencoder the images are what the U-Net sees of them, and the `_raw` ones are the same.
 
     Attributes:
         training: what the model was tuned on, through its autoencoder, else the autoencoder's blur hides copies.

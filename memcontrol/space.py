@@ -20,6 +20,10 @@ GroupBy = Literal[
 ]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Rank = Annotated[int, Field(ge=1)]
+Ranks = Annotated[
+    Annotated[Rank, Tag("number")] | Annotated[tuple[Rank, ...], Field(min_length=1), Tag("list")],
+    Discriminator(lambda value: "list" if isinstance(value, list | tuple) else "number"),
+]
 Rule = Annotated[str, Field(min_length=1)]
 
 
@@ -47,6 +51,7 @@ class SpacePart(Settings):
         group_by: what the parameters of one group share; see `memcontrol.groups.GROUPINGS`.
         name: with `group_by: all` the group's name, otherwise the last part of it (`down.0` becomes `down.0.NAME`).
         always: trained whatever the mask says.
+        optional: may select nothing, on U-Nets that lack what it names; otherwise that is an error.
         rank: of `lora`: one for all groups of this part, or several, of which the search chooses one for each group.
         alpha: of `lora`: the change of a weight is multiplied by alpha / rank; alpha is the rank unless given.
     """
@@ -57,7 +62,8 @@ class SpacePart(Settings):
     group_by: GroupBy = "all"
     name: Annotated[str, Field(pattern=r"^[\w-]+(\.[\w-]+)*$")] | None = None
     always: bool = False
-    rank: Rank | Annotated[tuple[Rank, ...], Field(min_length=1)] | None = None
+    optional: bool = False
+    rank: Ranks | None = None
     alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
     @field_validator("method")

@@ -66,6 +66,17 @@ def tiny(cache_folder: Path) -> FrozenPipeline:
     return load_pipeline("tiny", cache=Cache(cache_folder))
 
 
+@pytest.fixture(scope="session")
+def ddpm_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Saved unconditional pipelines, by their number of channels."""
+    from ddpm_models import ddpm
+
+    folders = {channels: tmp_path_factory.mktemp("models") / f"ddpm-{channels}" for channels in (1, 3)}
+    for channels, folder in folders.items():
+        ddpm(in_channels=channels, out_channels=channels).save_pretrained(folder)
+    return folders
+
+
 SPACE = """
 schema: memcontrol/search-space@1
 name: three-groups

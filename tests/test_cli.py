@@ -23,6 +23,7 @@ from memcontrol.config import RunConfig
 from memcontrol.errors import MemControlError
 
 README = Path(__file__).parents[1] / "README.md"
+SPACES = Path(__file__).parents[1] / "docs" / "spaces.md"
 CONFIG = {
     "data": {"train_size": 8, "fidelity": 32, "copying": 64, "confirmation": 16},
     "tuning": {"steps": 3, "batch": 4},
@@ -35,7 +36,7 @@ CONFIG = {
     },
     "search": {"budget": 2, "trajectory_rates": [1e-3], "trajectory_points": [1.0]},
 }
-COMMANDS = ("search", "inspect", "export", "finetune")
+COMMANDS = ("search", "inspect", "export", "import", "finetune")
 
 
 def run(*args, **environment):
@@ -329,6 +330,41 @@ def test_export_refuses_what_is_not_there(finished, tmp_path):
     assert "no front.json in" in refused("export", tmp_path)
 
 
+def test_import_makes_a_mask_file_of_an_array(tmp_path):
+    np.save(tmp_path / "mask.npy", np.array([1, 0, 0, 1, 0, 0, 1]))
+    options = ["--space", "paper-difffit", "--learning-rate", "1e-3", "--steps", "5", "--out", tmp_path / "masks"]
+    result = run("import", tmp_path / "mask.npy", "--model", "tiny", *options)
+    assert result.exit_code == 0, result.output
+    (path,) = (tmp_path / "masks").iterdir()
+    assert result.stdout == f"{path}\n"
+    content = json.loads(path.read_text())
+    assert [group["on"] for group in content["groups"]][:7] == [True, False, False, True, False, False, True]
+    assert content["model"]["id"] == "tiny"
+    assert content["provenance"]["steps"] == 5
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "message"),
+    [
+        (None, "--space paper-difffit", "no mask array"),
+        ([1, 0, 0], "--space paper-difffit", "holds 3 bits and paper-difffit has 7 on tiny"),
+        ([1, 0, 0.5], "--space paper-difffit", "continuous masks are not imported"),
+        ([1, 0] * 8, "", "holds 16 bits and paper-attention has 7 on tiny"),
+        ([1] * 13, "", "13 bits fit paper-svdiff and paper-difffit alike: name the search space with --space"),
+        ([1, 0, 0], "--space paper-diffit", "did you mean paper-difffit"),
+        ([1, 0, 0], "--model tinyy --space paper-difffit", "unknown model 'tinyy'"),
+        ([1, 0, 0], "--space paper-difffit --learning-rate 0", "learning rate 0: expected a rate above 0"),
+        ([1, 0, 0], "--space paper-difffit --steps 0", "0 steps: expected"),
+    ],
+)
+def test_import_refuses_bad_input_and_leaves_nothing(values, options, message, tmp_path):
+    file, out = tmp_path / "mask.npy", tmp_path / "masks"
+    if values is not None:
+        np.save(file, np.array(values))
+    assert message in refused("import", file, "--learning-rate", "1e-3", "--out", out, *options.split())
+    assert not out.exists()
+
+
 def test_finetune_saves_a_pipeline_that_diffusers_loads(finished, tmp_path):
     from diffusers import StableDiffusionPipeline
 
@@ -447,18 +483,18 @@ def test_every_setting_that_search_overrides_is_called_after_its_option():
     assert {option_name(key) for key in keys} == options - {"--workers", "--out", "--config", "--json"}
 
 
-def readme_commands():
-    """Every `memcontrol ...` line of the README's blocks, as words."""
-    lines = [line.strip() for line in README.read_text(encoding="utf-8").splitlines() if line.startswith("    ")]
+def written_commands(page=README):
+    """Every `memcontrol ...` line of a page's blocks, as words."""
+    lines = [line.strip() for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("    ")]
     return [shlex.split(line.partition("memcontrol ")[2]) for line in lines if re.search(r"(^|&& )memcontrol ", line)]
 
 
 def test_readme_has_every_command():
-    assert {words[0] for words in readme_commands()} == set(COMMANDS)
+    assert {words[0] for words in written_commands()} == set(COMMANDS)
 
 
-@pytest.mark.parametrize("words", readme_commands(), ids=" ".join)
-def test_readme_commands_are_ones_that_the_program_has(words):
+@pytest.mark.parametrize("words", [*written_commands(), *written_commands(SPACES)], ids=" ".join)
+def test_written_commands_are_ones_that_the_program_has(words):
     options, parameters = declared(words[0])
     given = [word for word in words[1:] if word.startswith("--")]
     assert set(given) <= options

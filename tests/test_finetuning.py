@@ -1,6 +1,7 @@
 """The inner loop trains the mask's tensors and nothing else, on batches that depend on seed and step alone."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -26,6 +27,7 @@ from memcontrol.methods import tuned
 from memcontrol.pipeline import LatentMoments, TextEmbeddings
 
 CONFIG = TuningConfig(steps=4, batch=3, warmup=0.25)
+TEXT_ROWS = np.array([1, 2, 3, 1, 2, 3], dtype=np.intp)
 MASKS = {"ends": ["conv_in.weight", "conv_out.bias"], "norm": ["conv_norm_out.weight"]}
 
 
@@ -167,6 +169,31 @@ def test_batches_of_a_data_set_carry_its_repeats(tiny, laboratory):
     assert made.repeats.tolist() == [1] * 8
     assert made.latents.mean.shape == (8, *tiny.latent_shape)
     assert made.at(0).text.shape[0] == 5
+
+
+def test_batches_are_those_behind_published_scores():
+    """The order of random draws is part of every score: these numbers were drawn when the first were published."""
+    rng = np.random.default_rng(0)
+    mean = rng.standard_normal((6, 2, 3, 3)).astype(np.float32)
+    latents = LatentMoments(mean, rng.random((6, 2, 3, 3)).astype(np.float32))
+    text = TextEmbeddings(np.broadcast_to(np.arange(4, dtype=np.float32)[:, None, None], (4, 2, 3)), TEXT_ROWS)
+    batch = TrainingBatches(latents, text, np.array([1, 1, 2, 1, 1, 1]), 5, 0.5, 1000, 3).at(0)
+    assert batch.timesteps.tolist() == [255, 212, 408, 138, 105]
+    assert batch.text[:, 0, 0].tolist() == [3, 0, 1, 1, 2]
+    assert batch.clean.flatten()[:4].tolist() == pytest.approx([-0.616815, -0.686582, 0.713649, 1.710569], abs=1e-5)
+    assert batch.noise.flatten()[-4:].tolist() == pytest.approx([-0.445703, -0.463452, -0.363278, -1.326063], abs=1e-5)
+    assert batch.clean.sum().item() == pytest.approx(17.4058056, abs=1e-4)
+    assert batch.noise.sum().item() == pytest.approx(-9.1442566, abs=1e-4)
+
+
+def test_without_text_a_batch_is_the_same_but_for_it():
+    told = synthetic()
+    untold = replace(told, text=None)
+    for step in range(3):
+        batch, same_but_text = told.at(step), untold.at(step)
+        assert same_but_text.text is None
+        assert same_but_text.conditioning == ()
+        assert same(batch, replace(same_but_text, text=batch.text))
 
 
 # Training

@@ -187,10 +187,10 @@ def test_sixteen_attention_blocks_in_the_published_bit_order_and_size() -> None:
 @pytest.mark.parametrize("name", [name for name in space_names() if name != "layer-kinds"])
 def test_descriptions_state_the_true_number_of_bits(name: str) -> None:
     on_tiny, on_sd = re.search(
-        r"(\d+) bits on tiny, (\d+) on Stable\s+Diffusion", load_space(name).description
+        r"(\d+) (?:bits?|blocks)\s+on\s+tiny,\s+(\d+)\s+on\s+Stable\s+Diffusion", load_space(name).description
     ).groups()
-    assert len(groups_of(name, "tiny")) == int(on_tiny)
-    assert len(groups_of(name, "sd15")) == int(on_sd)
+    assert sum(not group.always for group in groups_of(name, "tiny")) == int(on_tiny)
+    assert sum(not group.always for group in groups_of(name, "sd15")) == int(on_sd)
 
 
 def test_self_and_cross_attention_are_apart() -> None:
@@ -229,6 +229,11 @@ def test_a_part_that_selects_nothing_is_named() -> None:
         parameter_groups(space({"select": ["conv_in.*"]}, {"select": ["*.attn9.*"]}), unet("tiny"))
     with pytest.raises(SpaceError, match=r"select conv_in\.\* without \*weight, \*bias"):
         parameter_groups(space({"select": ["conv_in.*"], "exclude": ["*weight", "*bias"]}), unet("tiny"))
+
+
+def test_an_optional_part_may_select_nothing() -> None:
+    parts = ({"select": ["conv_in.*"], "name": "first"}, {"select": ["*.attn9.*"], "name": "ninth", "optional": True})
+    assert [group.name for group in parameter_groups(space(*parts), unet("tiny"))] == ["first"]
 
 
 def test_a_parameter_in_two_groups_is_named_with_both() -> None:

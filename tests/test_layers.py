@@ -33,6 +33,7 @@ ORDER = (
     "run",
     "study",
     "exporting",
+    "importing",
     "releasing",
     "transferring",
     "comparison",

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from ddpm_models import ddpm
+from diffusers import DDPMPipeline, DPMSolverMultistepScheduler, StableDiffusionPipeline
 
+from memcontrol.cache import Cache
 from memcontrol.config import SamplingConfig
-from memcontrol.pipeline import model_folder
+from memcontrol.pipeline import load_pipeline, model_folder
 from memcontrol.sampling import drawn_prompts, sample
 
 PROMPTS = ["a handwritten seven", "photo of a face, subject 7", "", "axial brain MRI, upper level, straight", "a"]
@@ -25,6 +27,39 @@ def test_images_are_those_of_the_stock_pipeline(tiny, guidance):
     noise = torch.randn(len(PROMPTS), *tiny.latent_shape, generator=torch.Generator().manual_seed(3))
     expected = stock(PROMPTS, latents=noise, guidance_scale=guidance, num_inference_steps=6, output_type="np").images
     assert np.abs(sampled(tiny, steps=6, guidance=guidance) - 255 * expected).max() <= 1
+
+
+CLIPPED = {"thresholding": True, "sample_max_value": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "solver"),
+    [
+        ({}, CLIPPED),
+        ({"clip_sample": False}, {}),
+        ({"prediction_type": "v_prediction", "beta_schedule": "squaredcos_cap_v2"}, CLIPPED),
+        ({"variance_type": "fixed_large", "timestep_spacing": "trailing"}, CLIPPED),
+    ],
+)
+def test_unconditional_images_are_those_of_the_stock_pipeline(scheduler, solver, tmp_path):
+    ddpm(scheduler=scheduler).save_pretrained(tmp_path / "model")
+    frozen = load_pipeline(str(tmp_path / "model"), cache=Cache(tmp_path))
+    stock = DDPMPipeline.from_pretrained(tmp_path / "model")
+    stock.set_progress_bar_config(disable=True)
+    changes = {"algorithm_type": "dpmsolver++", **solver}
+    stock.scheduler = DPMSolverMultistepScheduler.from_config(stock.scheduler.config, **changes)
+    generator = torch.Generator().manual_seed(3)
+    expected = stock(len(PROMPTS), generator=generator, num_inference_steps=6, output_type="np").images
+    assert np.abs(sampled(frozen, steps=6) - 255 * expected).max() <= 1
+
+
+def test_captions_and_guidance_do_not_change_unconditional_images(ddpm_folders, tmp_path):
+    frozen = load_pipeline(str(ddpm_folders[1]), cache=Cache(tmp_path))
+    images = sampled(frozen, guidance=1.0)
+    np.testing.assert_array_equal(sampled(frozen, [""] * len(PROMPTS), guidance=4.0), images)
+    assert images.shape == (5, 16, 16, 3)
+    np.testing.assert_array_equal(images[..., 0], images[..., 2])
+    assert np.abs(sampled(frozen, seed=4) - images).max() > 8
 
 
 def test_an_image_does_not_depend_on_the_batch_size(tiny):

@@ -28,13 +28,25 @@ def write(tmp_path: Path, content: object) -> Path:
 
 
 def test_the_shipped_spaces() -> None:
-    assert space_names() == ("attention-blocks", "attention-matrices", "layer-kinds", "stage-kinds", "stages")
-    for name in space_names():
-        space = load_space(name)
-        assert space.name == name
+    assert set(space_names()) == {
+        *("stage-kinds", "stages", "attention-blocks", "attention-matrices", "layer-kinds"),
+        *(f"paper-{method}{twin}" for method in ("svdiff", "difffit", "attention") for twin in ("", "-clean")),
+        *("full-tuning", "attention-tuning", "bias-tuning", "norm-tuning", "bitfit"),
+        *("lora-blocks", "lora-ranks", "mixed"),
+    }
+    assert list(space_names()) == sorted(space_names())
+
+
+@pytest.mark.parametrize("name", space_names())
+def test_shipped_rates_suit_the_tiny_models_and_say_so(name: str) -> None:
+    space = load_space(name)
+    assert space.name == name
+    assert re.search(r"1e-5\s+to\s+1e-3:\s+override\s+with\s+--learning-rate LOW:HIGH", space.description)
+    if {part.method for part in space.parts if not part.always} == {"full"}:
         assert space.learning_rate == LogRange(low=3e-4, high=1e-2)
-        assert "1e-5 to 1e-3: override with --learning-rate LOW:HIGH" in space.description
-        assert {part.method for part in space.parts} == {"full"}
+    else:
+        assert space.learning_rate in (LogRange(low=1e-3, high=3e-2), LogRange(low=1e-3, high=1e-2))
+        assert space.full_learning_rate == 1e-3, "full fine-tuning keeps the rates that suit it"
 
 
 def test_names_of_the_format_match_the_code_behind_them() -> None:
@@ -110,7 +122,9 @@ def test_rules_are_globs_on_whole_names() -> None:
         (GOOD | {"parts": [{"select": ["*"], "grup_by": "stage"}]}, r"parts\.0\.grup_by: unknown key"),
         (GOOD | {"parts": [{"select": ["*"], "group_by": "stag"}]}, r"parts\.0\.group_by: .*'stage'.*\(got 'stag'\)"),
         (GOOD | {"parts": [{"select": ["*"], "method": "ful"}]}, r"method: unknown method: did you mean full\?"),
-        (GOOD | {"parts": [{"select": ["*"], "method": "lora"}]}, "unknown method: known: full"),
+        (GOOD | {"parts": [{"select": ["*"], "method": "adapter"}]}, "unknown method: known: difffit, full, lora"),
+        (GOOD | {"parts": [{"select": ["*"], "method": "lora"}]}, "method lora needs a rank"),
+        (GOOD | {"parts": [{"select": ["*"], "optional": "maybe"}]}, r"parts\.0\.optional: .*\(got 'maybe'\)"),
         (GOOD | {"parts": [{"select": "*"}]}, r"parts\.0\.select"),
         (GOOD | {"parts": [{"select": []}]}, r"parts\.0\.select"),
         (GOOD | {"parts": []}, "parts"),

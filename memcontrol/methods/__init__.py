@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-from memcontrol.methods.attachment import Attachment, Resources, Tunable, TuningMethod
+from memcontrol.methods.attachment import Attachment, Resources, Savable, Tunable, TuningMethod
 from memcontrol.methods.difffit import DiffFit
 from memcontrol.methods.full import FullTuning
+from memcontrol.methods.lora import LoRA
+from memcontrol.methods.svdiff import SVDiff
 
 __all__ = ["METHODS", "Resources", "Tuning", "tuned", "tuned_numel"]
 
-METHODS: Mapping[str, TuningMethod] = {"full": FullTuning(), "difffit": DiffFit()}
+METHODS: Mapping[str, TuningMethod] = {"full": FullTuning(), "difffit": DiffFit(), "svdiff": SVDiff(), "lora": LoRA()}
 """In the order in which they are attached: `full` comes first, since it finds parameters by their plain names."""
 
 
@@ -24,18 +27,25 @@ class Tuning:
 
     Attributes:
         parameters: every parameter to optimise, by name.
+        attachments: by the method's name.
     """
 
     parameters: Mapping[str, torch.nn.Parameter]
-    attachments: tuple[Attachment, ...]
+    attachments: Mapping[str, Attachment]
 
     @contextmanager
     def folded(self) -> Iterator[None]:
         """Inside, the U-Net has plain layers whose weights hold what was tuned, up to rounding: to sample, to save."""
         with ExitStack() as stack:
-            for attachment in self.attachments:
+            for attachment in self.attachments.values():
                 stack.enter_context(attachment.folded())
             yield
+
+    def save(self, folder: Path) -> None:
+        """Write what has a file format of its own, each method into the folder of its name; outside `folded` or in."""
+        for name, attachment in self.attachments.items():
+            if isinstance(attachment, Savable):
+                attachment.save(folder / name)
 
 
 def tuned_numel(tunable: Tunable, unet: torch.nn.Module) -> int:
@@ -53,9 +63,9 @@ def tuned(unet: torch.nn.Module, tunables: Sequence[Tunable], resources: Resourc
     """Freeze `unet` but for what the tunables' methods train, and restore it bit for bit on exit."""
     unet.requires_grad_(False)
     with ExitStack() as stack:
-        attachments = []
+        attachments: dict[str, Attachment] = {}
         for name, method in METHODS.items():
             if chosen := [tunable for tunable in tunables if tunable.method == name]:
-                attachments.append(stack.enter_context(method.attached(unet, chosen, resources or Resources())))
-        parameters = {key: value for attachment in attachments for key, value in attachment.parameters.items()}
-        yield Tuning(parameters, tuple(attachments))
+                attachments[name] = stack.enter_context(method.attached(unet, chosen, resources or Resources()))
+        parameters = {key: value for one in attachments.values() for key, value in one.parameters.items()}
+        yield Tuning(parameters, attachments)

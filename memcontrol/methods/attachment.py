@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 
 from memcontrol.cache import Cache
+from memcontrol.methods.decompositions import Factors
 
 Settings = Mapping[str, float]
 """A method's own settings, such as LoRA's `rank` and `alpha`; empty for most."""
@@ -38,10 +40,12 @@ class Resources:
     Attributes:
         cache: where decompositions of the base weights are kept; None computes them anew.
         seed: of initial values that are random.
+        decompositions: those of this U-Net's base weights that are at hand, by the weight's name.
     """
 
     cache: Cache | None = None
     seed: int = 0
+    decompositions: Mapping[str, Factors] = field(default_factory=dict)
 
 
 class Attachment(Protocol):
@@ -53,6 +57,14 @@ class Attachment(Protocol):
 
     def folded(self) -> AbstractContextManager[None]:
         """Inside, the U-Net's layers are plain ones whose weights hold what was tuned: to sample, or to save."""
+
+
+@runtime_checkable
+class Savable(Protocol):
+    """An attachment that other programs load in a format of its own, besides the whole pipeline."""
+
+    def save(self, folder: Path) -> None:
+        """Write what was tuned, for the base model, into a folder that need not exist."""
 
 
 class TuningMethod(Protocol):

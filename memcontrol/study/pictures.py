@@ -38,7 +38,7 @@ def copying_encoder(laboratory: Laboratory) -> str:
 
 
 def beside_training(images: Pixels, laboratory: Laboratory) -> Image.Image:
-    """Top row: the generated images nearest to training. Bottom row: those training images, through the autoencoder."""
+    """Top row: the generated images nearest to training. Bottom row: those training images, as the model sees them."""
     positions, distances = laboratory.scorer.nearest_training(images, copying_encoder(laboratory))
     closest = np.argsort(distances, kind="stable")[:COLUMNS]
     return image_grid([images[closest], laboratory.scorer.real.training[positions[closest]]])

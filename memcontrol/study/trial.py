@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,9 +23,10 @@ from memcontrol.finetuning import finetune_pipeline, training_batches
 from memcontrol.groups import ParameterGroup, parameter_groups
 from memcontrol.mask_records import ModelIdentity
 from memcontrol.methods import Resources, tuned
+from memcontrol.methods.decompositions import Decompositions
 from memcontrol.pipeline import FrozenPipeline, load_pipeline
 from memcontrol.sampling import drawn_prompts, sample
-from memcontrol.score import RealImages, Score, Scorer, check_counts, direction, parse_name
+from memcontrol.score import RealImages, Score, Scorer, check_counts, direction, is_raw, parse_name
 from memcontrol.space import LogRange, SearchSpace, load_space
 from memcontrol.study.candidate import CandidateSpace, RateGrid
 
@@ -80,10 +81,11 @@ class Laboratory:
             seed=config.seed if config.data.seed is None else config.data.seed,
         )
         self.candidates = self._candidates()
-        self.batches = training_batches(self.frozen, self.dataset, config.tuning, seed=config.seed)
-        self.prompts = drawn_prompts(self.dataset.training.captions, config.sampling.images, config.seed)
-        self.resources = Resources(cache, config.seed)
-        self.scorer = self._scorer()
+        with Decompositions.start(self.frozen.unet, self._shifted(), cache) as decompositions:
+            self.batches = training_batches(self.frozen, self.dataset, config.tuning, seed=config.seed)
+            self.prompts = drawn_prompts(self.dataset.training.captions, config.sampling.images, config.seed)
+            self.scorer = self._scorer()
+        self.resources = Resources(cache, config.seed, decompositions.wait())
         self.accelerator = Accelerator(mixed_precision=config.tuning.mixed_precision, cpu=device == "cpu")
 
     def _candidates(self) -> CandidateSpace:
@@ -96,13 +98,16 @@ class Laboratory:
             full_rate=self.space.full_learning_rate,
         )
 
+    def _shifted(self) -> tuple[str, ...]:
+        """Weights that some candidate trains by their singular values."""
+        groups = (*self.candidates.groups, *self.candidates.always)
+        return tuple(name for group in groups if group.method == "svdiff" for name in group.parameters)
+
     @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences on the data, and on captions that the text encoder does not read to their end."""
-        cut = self.frozen.truncated(self.dataset.training.captions)
-        longest = self.frozen.tokenizer.model_max_length
-        said = f"{cut} distinct captions are longer than the {longest} tokens that the text encoder reads, and are cut"
-        return (*self.dataset.notes, *([said] if cut else []))
+        """Sentences on the data, and on what of it and of the settings the model does not use."""
+        unused = self.frozen.notes(self.dataset.training.captions, self.config.sampling.guidance)
+        return (*self.dataset.notes, *unused)
 
     @cached_property
     def model(self) -> ModelIdentity:
@@ -130,9 +135,11 @@ class Laboratory:
         """Objectives, then what else is reported.
 
         Where the data has other images of the training subjects, each `copy_gap` has its twin against those, since
-        splitting by subject confounds identity with copying.
+        splitting by subject confounds identity with copying. Where the model has no autoencoder, scores of raw images
+        would repeat the others, and only objectives among them stay.
         """
-        named = self.config.scoring.objectives + self.config.scoring.reported
+        reported = (name for name in self.config.scoring.reported if self.frozen.has_autoencoder or not is_raw(name))
+        named = (*self.config.scoring.objectives, *reported)
         gaps = [name for name in named if name.startswith("copy_gap@") and self.dataset.same_subjects is not None]
         return tuple(dict.fromkeys([*named, *(name.replace("copy_gap@", "copy_gap_same_subjects@") for name in gaps)]))
 
@@ -145,19 +152,8 @@ class Laboratory:
             name: load_encoder(name, device=str(self.frozen.device), encode_latents=self.frozen.encode)
             for name in sorted(wanted)
         }
-        same = self.dataset.same_subjects
-        real = RealImages(
-            training=self.frozen.reconstruct(self.dataset.training),
-            fidelity=self.frozen.reconstruct(heldout.fidelity),
-            copying=self.frozen.reconstruct(heldout.copying),
-            same_subjects=None if same is None else self.frozen.reconstruct(same),
-            training_raw=self.dataset.training.pixels(),
-            fidelity_raw=heldout.fidelity.pixels(),
-            copying_raw=heldout.copying.pixels(),
-            same_subjects_raw=None if same is None else same.pixels(),
-        )
         return Scorer(
-            real,
+            self._real_images(),
             names,
             encoders,
             components=scoring.components,
@@ -165,6 +161,22 @@ class Laboratory:
             seed=self.config.seed,
             cache=self.frozen.cache,
             identity=self.frozen.identity,
+        )
+
+    def _real_images(self) -> RealImages:
+        heldout, same = self.dataset.heldout, self.dataset.same_subjects
+        sets = (self.dataset.training, heldout.fidelity, heldout.copying)
+        training, fidelity, copying = (self.frozen.reconstruct(images) for images in sets)
+        same_subjects = None if same is None else self.frozen.reconstruct(same)
+        seen = RealImages(training, fidelity, copying, training, fidelity, copying, same_subjects, same_subjects)
+        if not self.frozen.has_autoencoder:
+            return seen
+        return replace(
+            seen,
+            training_raw=self.dataset.training.pixels(),
+            fidelity_raw=heldout.fidelity.pixels(),
+            copying_raw=heldout.copying.pixels(),
+            same_subjects_raw=None if same is None else same.pixels(),
         )
 
     def untuned(self, on_step: OnStep) -> Evaluation:

@@ -11,7 +11,7 @@ from memcontrol.config import RunConfig
 from memcontrol.data.identity import dataset_fingerprint
 from memcontrol.errors import DivergedError, MemControlError
 from memcontrol.groups import weights_fingerprint
-from memcontrol.pipeline import FrozenPipeline
+from memcontrol.pipeline import LatentPipeline
 from memcontrol.score import Score
 from memcontrol.study.references import everything, score_reference, trajectory_steps
 from memcontrol.study.trial import Laboratory, flattened
@@ -145,8 +145,8 @@ def test_latents_and_captions_are_encoded_once_for_all_trials(laboratory, groups
     def refuse(*args):
         raise AssertionError("encoded again")
 
-    monkeypatch.setattr(FrozenPipeline, "_posterior", refuse)
-    monkeypatch.setattr(FrozenPipeline, "_encode_text", refuse)
+    monkeypatch.setattr(LatentPipeline, "_posterior", refuse)
+    monkeypatch.setattr(LatentPipeline, "_encode_text", refuse)
     evaluated(laboratory, groups["ends"])
 
 

@@ -1,0 +1,207 @@
+"""SV-DIFF: tune shifts of the singular values of layer weights, starting at zero."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrize
+
+from memcontrol.errors import SpaceError
+from memcontrol.methods.attachment import Resources, Settings, Tunable, owner, replaced
+from memcontrol.methods.decompositions import Factors, matrix_shape, prepared
+
+SHIFTED = (nn.Conv2d, nn.Linear, nn.GroupNorm, nn.LayerNorm)
+
+
+class SpectralShift(nn.Module):
+    """A parametrization of a weight, W + u diag(relu(s + shift) - s) vh: at zero it gives W to the last bit.
+
+    Attributes:
+        factors: W's decomposition, on W's device; no buffers, so that no state dict and no broadcast carries them.
+        shift: `(k,)` float32, whatever W's type: half precision would lose small steps.
+    """
+
+    def __init__(self, factors: Factors) -> None:
+        super().__init__()
+        self.factors = factors
+        self.shift = nn.Parameter(torch.zeros_like(factors.s))
+
+    def values(self) -> torch.Tensor:
+        """The shifted singular values, `(k,)` float32."""
+        # relu, but with a gradient of one where s + shift is exactly zero: a zero weight could not leave it otherwise.
+        return (self.factors.s + self.shift).clamp(min=0)
+
+    def forward(self, original: torch.Tensor) -> torch.Tensor:
+        """The weight with shifted singular values, in the shape and type of the original one."""
+        change = (self.factors.u * (self.values() - self.factors.s)) @ self.factors.vh
+        return (original + change.reshape(original.shape)).to(original.dtype)
+
+
+def factored_is_cheaper(rows: int, columns: int, positions: int) -> bool:
+    """Whether a forward and a backward pass multiply less through the factors than through the rebuilt weight.
+
+    Through factors, activations and their gradients pass a `(k, columns)` and a `(rows, k)` matrix. Otherwise the
+    weight is rebuilt, activations, their gradients and the weight's gradient each take one product with it, and the
+    shift's gradient takes one more product of the size of the rebuilding.
+
+    Args:
+        rows, columns: of the weight as a matrix.
+        positions: pixels or tokens of the output, over the whole batch.
+    """
+    rank = min(rows, columns)
+    factored = 2 * rank * (rows + columns) * positions
+    rebuilt = 3 * rows * columns * positions + 2 * rank * rows * columns
+    return factored < rebuilt
+
+
+class FactoredLinear:
+    """A linear layer's forward pass through its factors, where that is cheaper."""
+
+    def __init__(self, module: nn.Linear, shift: SpectralShift) -> None:
+        self.module, self.shift, self.rebuilt = module, shift, module.forward
+
+    def __call__(self, input: torch.Tensor) -> torch.Tensor:
+        """As `nn.Linear.forward`."""
+        module, factors = self.module, self.shift.factors
+        if not factored_is_cheaper(module.out_features, module.in_features, input.numel() // module.in_features):
+            return self.rebuilt(input)
+        # The values multiply in float32: in half precision, shifts that are small beside them would be rounded away.
+        inner = F.linear(input, factors.vh.to(input.dtype)) * self.shift.values()
+        return F.linear(inner.to(input.dtype), factors.u.to(input.dtype), module.bias)
+
+
+class FactoredConvolution:
+    """A convolution's forward pass through its factors, a kernel to k channels and a 1 x 1 kernel, where cheaper."""
+
+    def __init__(self, module: nn.Conv2d, shift: SpectralShift) -> None:
+        self.module, self.shift, self.rebuilt = module, shift, module.forward
+        kernel = (-1, module.in_channels, *module.kernel_size)
+        self.project, self.expand = shift.factors.vh.reshape(kernel), shift.factors.u[:, :, None, None]
+        self.columns = shift.factors.vh.shape[1]
+
+    def __call__(self, input: torch.Tensor) -> torch.Tensor:
+        """As `nn.Conv2d.forward`."""
+        module = self.module
+        vertical, horizontal = module.stride
+        positions = input.numel() // (module.in_channels * vertical * horizontal)
+        if not factored_is_cheaper(module.out_channels, self.columns, positions):
+            return self.rebuilt(input)
+        inner = module._conv_forward(input, self.project.to(input.dtype), None)
+        inner = inner * self.shift.values()[:, None, None]
+        return F.conv2d(inner.to(input.dtype), self.expand.to(input.dtype), module.bias)
+
+
+@dataclass(frozen=True)
+class ShiftedLayer:
+    """A layer whose weight's singular values are shifted while attached."""
+
+    module: nn.Module
+    shift: SpectralShift
+
+    def attach(self) -> None:
+        """Put the parametrization on the weight, and the factored forward pass, where there is one, on the layer."""
+        forward = _factored(self.module, self.shift)
+        parametrize.register_parametrization(self.module, "weight", self.shift, unsafe=True)
+        if forward is not None:
+            self.module.forward = forward
+
+    def detach(self) -> None:
+        """Take both off again; the weight is the same object as before, in its old place among the parameters."""
+        if isinstance(vars(self.module).get("forward"), FactoredLinear | FactoredConvolution):
+            del self.module.forward
+        parametrize.remove_parametrizations(self.module, "weight", leave_parametrized=False)
+        for leaf, parameter in list(self.module.named_parameters(recurse=False)):
+            if leaf != "weight":  # which is last now, and the first of every layer of these kinds
+                delattr(self.module, leaf)
+                self.module.register_parameter(leaf, parameter)
+
+    @contextmanager
+    def folded(self) -> Iterator[None]:
+        """Inside, the layer is a plain one that holds the shifted weight."""
+        with torch.no_grad():
+            weight = self.shift(self.module.get_parameter("parametrizations.weight.original"))
+        self.detach()
+        try:
+            with replaced(self.module, {"weight": weight}):
+                yield
+        finally:
+            self.attach()
+
+
+@dataclass(frozen=True)
+class SVDiffAttachment:
+    """Shifts of the chosen weights, each `(k,)`."""
+
+    layers: tuple[ShiftedLayer, ...]
+    parameters: Mapping[str, nn.Parameter]
+
+    @contextmanager
+    def folded(self) -> Iterator[None]:
+        """Inside, every chosen weight is plain and shifted."""
+        with ExitStack() as stack:
+            for layer in self.layers:
+                stack.enter_context(layer.folded())
+            yield
+
+
+@dataclass(frozen=True)
+class SVDiff:
+    """Shifts of singular values: W = u diag(s) vh becomes u diag(relu(s + shift)) vh. Biases stay as they are.
+
+    A convolution's weight is taken as a matrix `(out, in * kh * kw)`, a norm's as `(1, n)`.
+
+    Source: Han et al. 2023 (arXiv 2303.11305), section 3.2.
+    """
+
+    def numel(self, unet: nn.Module, parameter: str, settings: Settings) -> int:
+        """One number for each singular value, min(m, n) of an m x n weight.
+
+        Raises:
+            SpaceError: not the weight of a Conv2d, Linear, GroupNorm or LayerNorm.
+        """
+        module, leaf = owner(unet, parameter)
+        weight = getattr(module, leaf, None)
+        if isinstance(module, SHIFTED) and leaf == "weight" and weight is not None:
+            return min(matrix_shape(weight))
+        kinds = ", ".join(kind.__name__ for kind in SHIFTED)
+        missing = ", which has none" if weight is None else ""
+        found = f"{parameter} is the {leaf} of a {type(module).__name__}{missing}"
+        raise SpaceError(f"svdiff shifts weights of {kinds} alone: {found}; exclude it, or tune it by another method")
+
+    @contextmanager
+    def attached(
+        self, unet: nn.Module, tunables: Sequence[Tunable], resources: Resources
+    ) -> Iterator[SVDiffAttachment]:
+        """Shift the chosen weights; on exit nothing of it is left."""
+        names = [name for tunable in tunables for name in tunable.parameters]
+        for name in names:
+            self.numel(unet, name, {})
+        missing = [name for name in names if name not in resources.decompositions]
+        factors = {**resources.decompositions, **prepared(unet, missing, resources.cache)}
+        layers = {name: _shifted(owner(unet, name)[0], factors[name]) for name in names}
+        with ExitStack() as stack:
+            for layer in layers.values():
+                layer.attach()
+                stack.callback(layer.detach)
+            parameters = {f"{name}.shift": layer.shift.shift for name, layer in layers.items()}
+            yield SVDiffAttachment(tuple(layers.values()), parameters)
+
+
+def _shifted(module: nn.Module, factors: Factors) -> ShiftedLayer:
+    return ShiftedLayer(module, SpectralShift(factors.to(module.get_parameter("weight").device)))
+
+
+def _factored(module: nn.Module, shift: SpectralShift) -> FactoredLinear | FactoredConvolution | None:
+    """None for norms and grouped convolutions, and where a subclass or a wrapper has a forward pass of its own."""
+    if "forward" in vars(module):
+        return None
+    if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
+        return FactoredLinear(module, shift)
+    if isinstance(module, nn.Conv2d) and type(module).forward is nn.Conv2d.forward and module.groups == 1:
+        return FactoredConvolution(module, shift)
+    return None
