@@ -12,7 +12,7 @@ from memcontrol.groups import parameter_groups
 from memcontrol.mask import Mask
 from memcontrol.mask_records import ModelIdentity
 from memcontrol.pipeline import load_pipeline, model_folder
-from memcontrol.releasing import chosen_parameters, finetune, mask_tuning
+from memcontrol.releasing import finetune, mask_tuning
 from memcontrol.sampling import sample
 
 
@@ -130,12 +130,6 @@ def test_a_mask_of_another_architecture_is_refused(laboratory, tmp_path):
     )
     with pytest.raises(MaskError, match="was made for Linear tiny"):
         finetune(mask, laboratory.config.data, tmp_path / "out", tuning=TuningConfig(steps=1))
-
-
-def test_chosen_parameters_are_grouped_by_method(laboratory):
-    mask = mask_of(laboratory, "011")
-    assert chosen_parameters(mask) == {"full": list(mask.trainable_names("full"))}
-    assert chosen_parameters(mask_of(laboratory, "000")) == {}
 
 
 def test_a_mask_is_tuned_under_the_settings_it_was_scored_under(laboratory):

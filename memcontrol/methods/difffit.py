@@ -12,52 +12,69 @@ from memcontrol.errors import SpaceError
 from memcontrol.methods.attachment import Resources, Settings, Tunable, owner, replaced
 
 
-@dataclass(frozen=True)
 class ScaledLayer:
     """A linear layer whose output is multiplied by its factors, one vector or the product of two.
 
+    While attached the factors are parameters of the layer, so that several processes average their gradients.
+
     Attributes:
-        factors: each `(out_features,)`.
+        factors: each `(out_features,)`, by the name that it has in the layer.
     """
 
-    module: torch.nn.Module
-    factors: tuple[torch.nn.Parameter, ...]
+    def __init__(self, module: torch.nn.Linear, count: int) -> None:
+        self.module = module
+        ones = module.weight.new_ones(module.out_features)
+        self.factors = {f"difffit_scale_{place}": torch.nn.Parameter(ones.clone()) for place in range(count)}
+
+    def attach(self) -> None:
+        """Scale the layer's outputs from now on."""
+        for name, factor in self.factors.items():
+            self.module.register_parameter(name, factor)
+        self._hook = self.module.register_forward_hook(lambda _module, _inputs, output: output * self.scale())
+
+    def detach(self) -> None:
+        """Leave the layer as it was."""
+        self._hook.remove()
+        for name in self.factors:
+            delattr(self.module, name)
 
     def scale(self) -> torch.Tensor:
         """The product of the factors, `(out_features,)`."""
-        product: torch.Tensor = self.factors[0]
-        for factor in self.factors[1:]:
+        first, *others = self.factors.values()
+        product: torch.Tensor = first
+        for factor in others:
             product = product * factor
         return product
 
-    @torch.no_grad()
-    def plain(self) -> dict[str, torch.Tensor]:
-        """Weight and bias that give the scaled output."""
-        values = {"weight": self.module.get_parameter("weight") * self.scale()[:, None]}
-        if self.module.bias is not None:
-            values["bias"] = self.module.get_parameter("bias") * self.scale()
-        return values
+    @contextmanager
+    def folded(self) -> Iterator[None]:
+        """Inside, the layer is a plain one whose weight and bias hold the factors."""
+        with torch.no_grad():
+            values = {"weight": self.module.weight * self.scale()[:, None]}
+            if self.module.bias is not None:
+                values["bias"] = self.module.bias * self.scale()
+        self.detach()
+        try:
+            with replaced(self.module, values):
+                yield
+        finally:
+            self.attach()
 
 
-@dataclass
+@dataclass(frozen=True)
 class DiffFitAttachment:
     """Factors of the chosen layers, applied to their outputs while attached."""
 
-    layers: Mapping[str, ScaledLayer]
+    layers: tuple[ScaledLayer, ...]
     parameters: Mapping[str, torch.nn.Parameter]
-    folding: bool = False
 
     @contextmanager
     def folded(self) -> Iterator[None]:
-        """Inside, weights and biases are multiplied by the factors and the outputs are left alone."""
+        """Inside, every chosen layer is plain and scaled."""
         with ExitStack() as stack:
-            for layer in self.layers.values():
-                stack.enter_context(replaced(layer.module, layer.plain()))
-            self.folding = True
-            try:
-                yield
-            finally:
-                self.folding = False
+            for layer in self.layers:
+                stack.enter_context(layer.folded())
+            yield
 
 
 @dataclass(frozen=True)
@@ -76,11 +93,7 @@ class DiffFit:
         Raises:
             SpaceError: not the weight of a linear layer.
         """
-        module, leaf = owner(unet, parameter)
-        if not isinstance(module, torch.nn.Linear) or leaf != "weight":
-            found = f"{parameter} is the {leaf} of a {type(module).__name__}"
-            raise SpaceError(f"difffit scales Linear layers, named by their weight: {found}")
-        return module.out_features * _factors(parameter)
+        return _linear(unet, parameter).out_features * _factors(parameter)
 
     @contextmanager
     def attached(
@@ -88,45 +101,24 @@ class DiffFit:
     ) -> Iterator[DiffFitAttachment]:
         """Scale the outputs of the chosen layers; on exit nothing of it is left."""
         names = [name for tunable in tunables for name in tunable.parameters]
-        layers = {name: _scaled(owner(unet, name)[0], _factors(name)) for name in names}
+        layers = {name: ScaledLayer(_linear(unet, name), _factors(name)) for name in names}
         parameters = {
-            f"{name}.{_factor_name(place)}": factor
-            for name, layer in layers.items()
-            for place, factor in enumerate(layer.factors)
+            f"{name}.{own}": factor for name, layer in layers.items() for own, factor in layer.factors.items()
         }
-        attachment = DiffFitAttachment(layers, parameters)
         with ExitStack() as stack:
             for layer in layers.values():
-                stack.enter_context(_hooked(layer, attachment))
-            yield attachment
+                layer.attach()
+                stack.callback(layer.detach)
+            yield DiffFitAttachment(tuple(layers.values()), parameters)
+
+
+def _linear(unet: torch.nn.Module, parameter: str) -> torch.nn.Linear:
+    module, leaf = owner(unet, parameter)
+    if isinstance(module, torch.nn.Linear) and leaf == "weight":
+        return module
+    found = f"{parameter} is the {leaf} of a {type(module).__name__}"
+    raise SpaceError(f"difffit scales Linear layers, named by their weight: {found}")
 
 
 def _factors(parameter: str) -> int:
     return 2 if "to_out" in parameter.split(".") else 1
-
-
-def _factor_name(place: int) -> str:
-    return f"difffit_scale_{place}"
-
-
-def _scaled(module: torch.nn.Module, count: int) -> ScaledLayer:
-    weight = module.get_parameter("weight")
-    return ScaledLayer(module, tuple(torch.nn.Parameter(weight.new_ones(len(weight))) for _ in range(count)))
-
-
-@contextmanager
-def _hooked(layer: ScaledLayer, attachment: DiffFitAttachment) -> Iterator[None]:
-    """The factors are parameters of the layer meanwhile, so that several processes average their gradients."""
-
-    def scaled(_module: torch.nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
-        return output if attachment.folding else output * layer.scale()
-
-    for place, factor in enumerate(layer.factors):
-        layer.module.register_parameter(_factor_name(place), factor)
-    hook = layer.module.register_forward_hook(scaled)
-    try:
-        yield
-    finally:
-        hook.remove()
-        for place in range(len(layer.factors)):
-            delattr(layer.module, _factor_name(place))

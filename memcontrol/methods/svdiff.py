@@ -155,7 +155,7 @@ class SVDiff:
 
     A convolution's weight is taken as a matrix `(out, in * kh * kw)`, a norm's as `(1, n)`.
 
-    Source: Han et al. 2023 (arXiv 2303.11305), section 3.2.
+    Source: Han et al. 2023 (arXiv 2303.11305).
     """
 
     def numel(self, unet: nn.Module, parameter: str, settings: Settings) -> int:

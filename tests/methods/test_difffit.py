@@ -71,13 +71,14 @@ def test_a_layers_output_is_multiplied():
 
 def test_folding_is_exact_together_with_trained_biases_and_training_goes_on_after(unet, inputs):
     bias = f"{ATTENTION}.ff.net.2.bias"
-    before = output(unet, inputs)
+    before, names = output(unet, inputs), list(unet.state_dict())
     with tuned(unet, [difffit(*SCALED), ParameterGroup("biases", "full", (bias,), 0)]) as tuning:
         shake(tuning.parameters)
         scaled = output(unet, inputs)
         assert (scaled - before).abs().max() > 1e-3
         with tuning.folded():
             torch.testing.assert_close(output(unet, inputs), scaled, atol=1e-5, rtol=0)
+            assert list(unet.state_dict()) == names, "what is saved inside is a plain U-Net"
             folded = unet.get_parameter(SCALED[0]).clone()
         assert not torch.equal(folded, unet.get_parameter(SCALED[0]))
         assert unet.get_parameter(bias) is tuning.parameters[bias]
