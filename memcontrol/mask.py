@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from memcontrol.errors import MaskError, SpaceError
+from memcontrol.errors import MaskError, SpaceError, nearest_names
 from memcontrol.groups import ParameterGroup, architecture_fingerprint, parameter_groups
 from memcontrol.mask_records import EDGE, Confirmed, MaskedGroup, ModelIdentity, ScoreDict, SpaceRecord, Trainable
-from memcontrol.space import SearchSpace, validation_message
+from memcontrol.space import METHODS, SearchSpace, validation_message
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,6 +51,8 @@ class Mask:
 
     def __post_init__(self) -> None:
         _check_disjoint(self.groups)
+        for group in self.groups:
+            _check_method(group)
         numel = sum(group.numel for group in self.groups if group.on)
         if numel != self.trainable.numel:
             raise MaskError(
@@ -124,17 +126,31 @@ class Mask:
         return tuple(name for group in chosen for name in group.parameters)
 
     def check(self, unet: nn.Module) -> None:
-        """Refuse a U-Net of another architecture.
+        """Refuse a U-Net of another architecture, and groups whose methods do not train what they say.
 
         Raises:
             MaskError: with the first differences in names and sizes.
         """
         if architecture_fingerprint(unet) == self.model.architecture:
-            return
+            return self._check_numels(unet)
         raise MaskError(
             f"mask {self.name} was made for {self.model.class_name} {self.model.id}, and this {type(unet).__name__} "
             f"differs: {'; '.join(self._differences(unet))}; load that model, or carry the mask over with transfer"
         )
+
+    def _check_numels(self, unet: nn.Module) -> None:
+        from memcontrol.methods import tuned_numel
+
+        for group in self.trained:
+            try:
+                numel = tuned_numel(group, unet)
+            except SpaceError as error:
+                raise MaskError(f"mask {self.name}, group {group.name}: {error}") from error
+            if numel != group.numel:
+                raise MaskError(
+                    f"mask {self.name}, group {group.name}: {group.method} trains {numel:,} numbers of its parameters "
+                    f"here, and the mask says {group.numel:,}: it belongs to another method or other settings"
+                )
 
     def apply(self, unet: nn.Module) -> list[nn.Parameter]:
         """Freeze a U-Net but for this mask's parameters, and give those, in the U-Net's order, for an optimizer.
@@ -263,6 +279,15 @@ def _check_disjoint(groups: Sequence[MaskedGroup]) -> None:
             if parameter in owners:
                 raise MaskError(f"{parameter} is in two groups, {owners[parameter]} and {group.name}: expected one")
             owners[parameter] = group.name
+
+
+def _check_method(group: MaskedGroup) -> None:
+    if group.method not in METHODS:
+        raise MaskError(f"group {group.name}: unknown method {group.method}: {nearest_names(group.method, METHODS)}")
+    expected = {"rank", "alpha"} if group.method == "lora" else set()
+    if group.settings.keys() != expected or any(value <= 0 for value in group.settings.values()):
+        wanted = " and ".join(sorted(expected)) + ", both above 0" if expected else "none"
+        raise MaskError(f"group {group.name}: settings {dict(group.settings)} of {group.method}: expected {wanted}")
 
 
 def _first(names: Sequence[str]) -> str:

@@ -312,3 +312,36 @@ def test_provenance_that_json_cannot_hold_is_not_written(unet: UNet2DConditionMo
 def test_masks_are_frozen(unet: UNet2DConditionModel) -> None:
     with pytest.raises(FrozenInstanceError):
         build(unet).name = "other"  # type: ignore[misc]
+
+
+def edited(mask: Mask, **keys: object) -> Mask:
+    """The mask as read from a file in which the first group that is on was edited by hand."""
+    content = json.loads(mask.to_json())
+    next(group for group in content["groups"] if group["on"]).update(keys)
+    return Mask.from_json(json.dumps(content))
+
+
+def test_a_mask_of_an_unknown_method_is_refused_with_the_nearest_names(unet: UNet2DConditionModel) -> None:
+    with pytest.raises(MaskError, match=r"unknown method svdif\b.*svdiff"):
+        edited(build(unet), method="svdif")
+
+
+@pytest.mark.parametrize("settings", [{}, {"rank": 4}, {"rank": 0, "alpha": 4.0}, {"rank": 4, "alpha": 4.0, "r": 1}])
+def test_lora_without_its_rank_and_alpha_is_refused(unet: UNet2DConditionModel, settings: dict[str, float]) -> None:
+    space = load_space("lora-blocks")
+    mask = build(unet, "1" * len(parameter_groups(space, unet)), space)
+    with pytest.raises(MaskError, match="expected alpha and rank, both above 0"):
+        edited(mask, settings=settings)
+
+
+def test_a_mask_whose_method_trains_other_numbers_is_refused(unet: UNet2DConditionModel) -> None:
+    space = load_space("paper-difffit-clean")
+    mask = build(unet, "1" * len(parameter_groups(space, unet)), space)
+    mask.check(unet)
+    with pytest.raises(MaskError, match="another method or other settings"):
+        edited(mask, method="svdiff").check(unet)
+
+
+def test_a_mask_whose_method_does_not_fit_its_layers_is_refused(unet: UNet2DConditionModel) -> None:
+    with pytest.raises(MaskError, match="svdiff shifts weights of"):
+        edited(build(unet), method="svdiff").check(unet)

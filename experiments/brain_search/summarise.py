@@ -7,7 +7,9 @@
 - Front against full fine-tuning at matched `fd`: a member's `copy_gap`, trained again with a fresh seed, minus that of
   full fine-tuning's lower envelope interpolated at the member's `fd` (also of the fresh training). Members that train
   to an `fd` which full fine-tuning's envelope does not span are counted, not compared.
-- Front against random masks of equal size: paired differences of both scores, both trained with the same fresh seed.
+- Front against random masks of equal size: paired differences of both scores, both trained with the same fresh seed;
+  and, since a pair's `fd` differ, the difference of their distances from full fine-tuning's envelope, each at its own
+  `fd`, for the pairs of which the envelope spans both.
 
 Means over a seed's pairs come first, then mean and 95 % t interval over seeds.
 """
@@ -45,9 +47,15 @@ def of_seed(seed: dict[str, Any]) -> dict[str, Any]:
     trajectory = np.array([[value(point, FD), value(point, GAP)] for point in full])
     front = [row for row in seed["again"] if row["kind"] == "front"]
     random = {row["trial"]: row for row in seed["again"] if row["kind"] == "random"}
-    at_full = [at_equal_fidelity(trajectory, value(row, FD)) for row in front]
-    matched = [value(row, GAP) - full for row, full in zip(front, at_full, strict=True) if full is not None]
     pairs = [(row, random[row["trial"]]) for row in front]
+
+    def above_full(row: dict[str, Any]) -> float | None:
+        at_full = at_equal_fidelity(trajectory, value(row, FD))
+        return None if at_full is None else value(row, GAP) - at_full
+
+    matched = [above for row in front if (above := above_full(row)) is not None]
+    both = [(above_full(a), above_full(b)) for a, b in pairs]
+    adjusted = [a - b for a, b in both if a is not None and b is not None]
     return {
         "seed": seed["seed"],
         "front members": len(seed["search"]["front"]),
@@ -59,6 +67,7 @@ def of_seed(seed: dict[str, Any]) -> dict[str, Any]:
         "members compared": f"{len(matched)} of {len(front)}",
         "copy_gap, front minus full": float(np.mean(matched)) if matched else None,
         "copy_gap, front minus random": float(np.mean([value(a, GAP) - value(b, GAP) for a, b in pairs])),
+        "copy_gap, front minus random, each against full at its fd": float(np.mean(adjusted)) if adjusted else None,
         "fd, front minus random": float(np.mean([value(a, FD) - value(b, FD) for a, b in pairs])),
         "search minutes": seed["search_seconds"] / 60,
     }
