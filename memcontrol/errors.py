@@ -36,9 +36,18 @@ class DivergedError(MemControlError):
     """A training loss that became NaN or infinite."""
 
 
+MANY = 12
+"""More names than these make a message too long to read."""
+
+
 def nearest_names(name: str, known: Iterable[str], listed: Iterable[str] | None = None) -> str:
-    """The end of an "unknown name" message: the closest known names, then all of them, or those to be `listed`."""
+    """The end of an "unknown name" message: the closest known names, then all of them, or those to be `listed`.
+
+    Of many names, only the closest are given where there are some.
+    """
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     shown = names if listed is None else sorted(listed)
+    if close and len(shown) > MANY:
+        return f"did you mean {' or '.join(close)}?"
     return (f"did you mean {' or '.join(close)}? " if close else "") + f"known: {', '.join(shown)}"

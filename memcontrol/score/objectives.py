@@ -1,0 +1,81 @@
+"""A user's own objective: a callable of generated and real images, named `module:function`."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import numbers
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from memcontrol.data.images import Pixels
+from memcontrol.errors import MemControlError, nearest_names
+from memcontrol.score.value import Better, Score
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """Every real image that generated ones are compared with, `(N, H, W, 3)` uint8 each.
+
+    Without an autoencoder the images are what the U-Net sees of them, and the `_raw` ones are the same.
+
+    Attributes:
+        training: what the model was tuned on, through its autoencoder, else the autoencoder's blur hides copies.
+        fidelity: held-out images for `fd` and `kid`, and to calibrate `nn_ratio_share`, through the autoencoder.
+        copying: held-out images for copying measures, through the autoencoder.
+        training_raw, fidelity_raw, copying_raw: the same images as they came.
+        same_subjects, same_subjects_raw: other images of the training set's subjects, where the data has them.
+    """
+
+    training: Pixels
+    fidelity: Pixels
+    copying: Pixels
+    training_raw: Pixels
+    fidelity_raw: Pixels
+    copying_raw: Pixels
+    same_subjects: Pixels | None = None
+    same_subjects_raw: Pixels | None = None
+
+
+Objective = Callable[[Pixels, RealImages], "float | Score"]
+"""A user's own objective; an attribute `better` ("lower" unless set) gives the direction of a plain number."""
+
+
+def load_objective(name: str) -> Objective:
+    """The callable that `module:function` names.
+
+    Raises:
+        MemControlError: the module cannot be imported, has no such callable, or `better` is not a direction.
+    """
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except (ImportError, ValueError) as error:
+        raise MemControlError(
+            f"objective {name}: cannot import {module_name!r} ({error}): write module:function, folder on PYTHONPATH"
+        ) from error
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise MemControlError(
+            f'objective {name}: no callable "{attribute}" in {module_name}: {nearest_names(attribute, functions)}'
+        )
+    if getattr(found, "better", "lower") not in ("lower", "higher"):
+        raise MemControlError(f"objective {name}: better is {found.better!r}, expected lower or higher")
+    return cast(Objective, found)
+
+
+def custom_score(name: str, objective: Objective, images: Pixels, real: RealImages) -> Score:
+    """What a user's objective gives, as a score.
+
+    Raises:
+        MemControlError: it is neither a finite number nor a `Score`.
+    """
+    value: object = objective(images, real)
+    if isinstance(value, Score):
+        return value
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise MemControlError(f"objective {name} returned {value!r}: expected one finite number or a Score")
+    better: Better = getattr(objective, "better", "lower")
+    return Score(float(value), float(value), float(value), len(images), better)

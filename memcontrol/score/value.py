@@ -1,0 +1,61 @@
+"""One measured number with its direction, the number of images and an interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from memcontrol.errors import MemControlError
+
+Better = Literal["lower", "higher"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One measured number.
+
+    Attributes:
+        value: the measured value.
+        low, high: 95 % interval; what it covers is said by the measure's own function.
+        n: generated images it was measured on.
+        better: which direction is better.
+        p: for copying measures, share of shuffled memberships that look at least as copied.
+        null: 2.5, 50 and 97.5 % quantiles over shuffled memberships.
+        raw: the value before `copy_gap` is clipped at its null median.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    better: Better
+    p: float | None = None
+    null: tuple[float, float, float] | None = None
+    raw: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready content that `from_json` reads back; what is None is left out."""
+        content = {key: value for key, value in asdict(self).items() if value is not None}
+        return content | ({} if self.null is None else {"null": list(self.null)})
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Score:
+        """A score from what `to_json` gave.
+
+        Raises:
+            MemControlError: a key that is missing or unknown, or a direction that is neither lower nor higher.
+        """
+        known, needed = {field.name for field in fields(cls)}, {"value", "low", "high", "n", "better"}
+        if not needed <= set(content) <= known or content["better"] not in ("lower", "higher"):
+            raise MemControlError(
+                f"not a score: {dict(content)}; expected the keys {', '.join(sorted(needed))} "
+                f"(and at most {', '.join(sorted(known - needed))}), better being lower or higher"
+            )
+        null = content.get("null")
+        return cls(**{**content, "null": None if null is None else tuple(null)})
+
+
+def minimised(score: Score) -> float:
+    """The score's value, negated where higher is better."""
+    return score.value if score.better == "lower" else -score.value
