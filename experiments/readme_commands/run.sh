@@ -3,7 +3,7 @@
 #
 #     experiments/readme_commands/run.sh FOLDER [demo|test]
 #
-# FOLDER is made for the clones, the environments, the cache and the logs; seconds are written to results.json.
+# FOLDER is made for the clones, the environments, the cache and the logs; the seconds are in its seconds.txt.
 set -euo pipefail
 
 root=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
