@@ -11,7 +11,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "memcontrol"
 
-# DESIGN.md's list, with the files that a listed module was divided into before it.
+# DESIGN.md's list, with the files that a listed module was divided into before it, and methods before groups: how many
+# numbers a group trains is its method's to say.
 ORDER = (
     "errors",
     "fingerprint",
