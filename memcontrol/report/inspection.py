@@ -36,7 +36,7 @@ def inspection_table(groups: Sequence[ParameterGroup], unet_numel: int, *, model
     table.add_column("group", footer="all groups, at most" if several else "all groups", no_wrap=True)
     table.add_column("method")
     if settings:
-        table.add_column("level")
+        table.add_column("level", no_wrap=True)
     table.add_column("tensors", justify="right", footer=f"{sum(len(group.parameters) for group in groups):,}")
     table.add_column("numbers", justify="right", footer=f"{numel:,}")
     table.add_column("% of U-Net", justify="right", footer=percent_text(100 * numel / unet_numel))
@@ -106,7 +106,8 @@ def _levels(group: ParameterGroup) -> list[ParameterGroup]:
 
 
 def _level_text(number: int, level: ParameterGroup) -> str:
-    settings = ", ".join(f"{name} {value:g}" for name, value in level.settings.items())
+    told = {name: value for name, value in level.settings.items() if name != "alpha" or value != level.settings["rank"]}
+    settings = ", ".join(f"{name} {value:g}" for name, value in told.items())
     return f"{number}: {settings}" if settings else str(number)
 
 
