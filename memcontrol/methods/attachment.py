@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -65,6 +65,44 @@ class Savable(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write what was tuned, for the base model, into a folder that need not exist."""
+
+
+class AdaptedLayer(Protocol):
+    """A layer that computes otherwise while attached."""
+
+    def attach(self) -> None:
+        """Change the layer."""
+
+    def detach(self) -> None:
+        """Leave the layer as it was."""
+
+    def folded(self) -> AbstractContextManager[None]:
+        """Inside, the layer is a plain one whose weights hold what was tuned."""
+
+
+@dataclass(frozen=True)
+class LayersAttachment:
+    """Chosen layers, each adapted by itself."""
+
+    layers: tuple[AdaptedLayer, ...]
+    parameters: Mapping[str, torch.nn.Parameter]
+
+    @contextmanager
+    def folded(self) -> Iterator[None]:
+        """Inside, every chosen layer is plain."""
+        with ExitStack() as stack:
+            for layer in self.layers:
+                stack.enter_context(layer.folded())
+            yield
+
+    @contextmanager
+    def attached(self) -> Iterator[LayersAttachment]:
+        """Inside, every chosen layer is attached."""
+        with ExitStack() as stack:
+            for layer in self.layers:
+                layer.attach()
+                stack.callback(layer.detach)
+            yield self
 
 
 class TuningMethod(Protocol):

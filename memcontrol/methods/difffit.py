@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
 from memcontrol.errors import SpaceError
-from memcontrol.methods.attachment import Resources, Settings, Tunable, owner, replaced
+from memcontrol.methods.attachment import LayersAttachment, Resources, Settings, Tunable, owner, replaced
 
 
 class ScaledLayer:
@@ -62,22 +62,6 @@ class ScaledLayer:
 
 
 @dataclass(frozen=True)
-class DiffFitAttachment:
-    """Factors of the chosen layers, applied to their outputs while attached."""
-
-    layers: tuple[ScaledLayer, ...]
-    parameters: Mapping[str, torch.nn.Parameter]
-
-    @contextmanager
-    def folded(self) -> Iterator[None]:
-        """Inside, every chosen layer is plain and scaled."""
-        with ExitStack() as stack:
-            for layer in self.layers:
-                stack.enter_context(layer.folded())
-            yield
-
-
-@dataclass(frozen=True)
 class DiffFit:
     """Scale factors on linear layers, named by the layer's weight: a group that holds `to_q.weight` scales that output.
 
@@ -98,18 +82,15 @@ class DiffFit:
     @contextmanager
     def attached(
         self, unet: torch.nn.Module, tunables: Sequence[Tunable], resources: Resources
-    ) -> Iterator[DiffFitAttachment]:
+    ) -> Iterator[LayersAttachment]:
         """Scale the outputs of the chosen layers; on exit nothing of it is left."""
         names = [name for tunable in tunables for name in tunable.parameters]
         layers = {name: ScaledLayer(_linear(unet, name), _factors(name)) for name in names}
         parameters = {
             f"{name}.{own}": factor for name, layer in layers.items() for own, factor in layer.factors.items()
         }
-        with ExitStack() as stack:
-            for layer in layers.values():
-                layer.attach()
-                stack.callback(layer.detach)
-            yield DiffFitAttachment(tuple(layers.values()), parameters)
+        with LayersAttachment(tuple(layers.values()), parameters).attached() as attachment:
+            yield attachment
 
 
 def _linear(unet: torch.nn.Module, parameter: str) -> torch.nn.Linear:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from memcontrol.errors import SpaceError
-from memcontrol.methods.attachment import Resources, Settings, Tunable, owner, replaced
+from memcontrol.methods.attachment import LayersAttachment, Resources, Settings, Tunable, owner, replaced
 from memcontrol.methods.decompositions import Factors, matrix_shape, prepared
 
 SHIFTED = (nn.Conv2d, nn.Linear, nn.GroupNorm, nn.LayerNorm)
@@ -134,22 +134,6 @@ class ShiftedLayer:
 
 
 @dataclass(frozen=True)
-class SVDiffAttachment:
-    """Shifts of the chosen weights, each `(k,)`."""
-
-    layers: tuple[ShiftedLayer, ...]
-    parameters: Mapping[str, nn.Parameter]
-
-    @contextmanager
-    def folded(self) -> Iterator[None]:
-        """Inside, every chosen weight is plain and shifted."""
-        with ExitStack() as stack:
-            for layer in self.layers:
-                stack.enter_context(layer.folded())
-            yield
-
-
-@dataclass(frozen=True)
 class SVDiff:
     """Shifts of singular values: W = u diag(s) vh becomes u diag(relu(s + shift)) vh. Biases stay as they are.
 
@@ -176,7 +160,7 @@ class SVDiff:
     @contextmanager
     def attached(
         self, unet: nn.Module, tunables: Sequence[Tunable], resources: Resources
-    ) -> Iterator[SVDiffAttachment]:
+    ) -> Iterator[LayersAttachment]:
         """Shift the chosen weights; on exit nothing of it is left."""
         names = [name for tunable in tunables for name in tunable.parameters]
         for name in names:
@@ -184,12 +168,9 @@ class SVDiff:
         missing = [name for name in names if name not in resources.decompositions]
         factors = {**resources.decompositions, **prepared(unet, missing, resources.cache)}
         layers = {name: _shifted(owner(unet, name)[0], factors[name]) for name in names}
-        with ExitStack() as stack:
-            for layer in layers.values():
-                layer.attach()
-                stack.callback(layer.detach)
-            parameters = {f"{name}.shift": layer.shift.shift for name, layer in layers.items()}
-            yield SVDiffAttachment(tuple(layers.values()), parameters)
+        parameters = {f"{name}.shift": layer.shift.shift for name, layer in layers.items()}
+        with LayersAttachment(tuple(layers.values()), parameters).attached() as attachment:
+            yield attachment
 
 
 def _shifted(module: nn.Module, factors: Factors) -> ShiftedLayer:
