@@ -14,7 +14,7 @@ from memcontrol.auditing.document import CaptionFact, Histogram, ImageFact, Trip
 from memcontrol.auditing.subject import Subject
 from memcontrol.data.images import Pixels
 from memcontrol.metrics.copies import SUBSETS, distance_percentiles
-from memcontrol.metrics.neighbourhood import Sides
+from memcontrol.metrics.neighbourhood import gaps_to_heldout
 from memcontrol.metrics.neighbours import nearest
 from memcontrol.run import RunFolder
 
@@ -43,14 +43,8 @@ class Located:
     control: Features
 
     def gaps(self) -> Float64:
-        """`(N,)`: expected distance to the nearest of m held-out images less that to m training images.
-
-        m is the size of the smaller set; the mean is `copy_gap` before it is clipped.
-        """
-        pool = np.concatenate([self.training, self.heldout])
-        members = np.arange(len(pool)) < len(self.training)
-        sides = Sides.of(len(self.training), len(self.heldout))
-        return sides.compare(sides.search(self.generated, pool, members), members)[0]
+        """`(N,)`: how much nearer each generated image lies to training images than to as many held-out ones."""
+        return gaps_to_heldout(self.generated, self.training, self.heldout)
 
     def to_training(self) -> tuple[Float64, NDArray[np.int64]]:
         """Distance to the nearest training image and its position, `(N,)` each."""

@@ -35,7 +35,7 @@ CaptionColumn = Annotated[str | None, option("Column of the captions.", _data.ca
 PathColumn = Annotated[str | None, option("Column of the image files.", "path, file_name or image")]
 SubjectColumn = Annotated[str | None, option("Column of the subjects; none is in two sets.", _data.subject_column)]
 SplitColumn = Annotated[str | None, option("Column of train, validation or test.", _data.split_column)]
-Captions = Annotated[str | None, option("column, or none for empty captions.", _data.captions)]
+Captions = Annotated[str | None, option("column, class-names of an image folder, or none for empty ones.", _data.captions)]
 BadImages = Annotated[str | None, option("error, or skip for images that do not decode.", _data.bad_images)]
 Model = Annotated[str | None, option("tiny, tiny-sd, a pipeline folder, or a hub id.", DEFAULTS.model)]
 Space = Annotated[str | None, option("A shipped search space, or a YAML file.", DEFAULTS.space)]
@@ -50,7 +50,9 @@ Objectives = Annotated[
 Weights = Annotated[list[str] | None, option("NAME=PATH of an encoder's weights; may be repeated.")]
 Mitigations = Annotated[
     list[str] | None,
-    option("NAME or NAME:STRENGTH=VALUE,... (docs/mitigations.md); may be repeated; none for none.", "none"),
+    option(
+        "NAME or NAME:STRENGTH=VALUE,... (docs/mitigations.md), VALUE|VALUE|... to search it; may be repeated.", "none"
+    ),
 ]
 Budget = Annotated[
     int | None, option("Total of candidates, over all resumed parts of the run.", DEFAULTS.search.budget)

@@ -112,6 +112,20 @@ def seen_depth(population: int, size: int) -> int:
     return int(np.argmax(survival(population, size) < NEGLIGIBLE))
 
 
+def gaps_to_heldout(queries: Features, training: Features, heldout: Features) -> Float64:
+    """`(N,)`: expected distance to the nearest of m random held-out images less that to m random training images.
+
+    m is the size of the smaller set; the mean is `copy_gap` before it is clipped.
+
+    Args:
+        queries, training, heldout: `(rows, D)` each.
+    """
+    pool = np.concatenate([training, heldout])
+    members = np.arange(len(pool)) < len(training)
+    sides = Sides.of(len(training), len(heldout))
+    return sides.compare(sides.search(queries, pool, members), members)[0]
+
+
 @dataclass(frozen=True)
 class Sides:
     """Chances that a random subset of each side avoids its k nearest, and how deep neighbours are needed.

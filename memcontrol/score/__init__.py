@@ -1,5 +1,6 @@
 """Images, or a model, to scores: each named `measure@source`, with a direction, a count and an interval."""
 
+from memcontrol.score.assembling import check_scoring, finite, scorer_of
 from memcontrol.score.attacker import Attacker, ModelEvidence
 from memcontrol.score.naming import check_counts, direction, encoder_names, from_model, is_raw, parse_name, shortage
 from memcontrol.score.objectives import RealImages, load_objective
@@ -14,8 +15,10 @@ __all__ = [
     "Score",
     "Scorer",
     "check_counts",
+    "check_scoring",
     "direction",
     "encoder_names",
+    "finite",
     "from_model",
     "is_raw",
     "load_objective",
@@ -23,5 +26,6 @@ __all__ = [
     "parse_name",
     "raw_images",
     "real_images",
+    "scorer_of",
     "shortage",
 ]

@@ -1,13 +1,15 @@
-"""What a study chooses: which groups train, and at which learning rate."""
+"""What a study chooses: which groups train, at which learning rate, and how strong its mitigations are."""
 
 from __future__ import annotations
 
 import math
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from memcontrol.groups import ParameterGroup
+from memcontrol.mitigations.choices import MitigationChoices
+from memcontrol.mitigations.plan import MitigationPlan
 
 STEPS_PER_DECADE = 4
 LEVELS = string.digits + string.ascii_lowercase
@@ -22,11 +24,14 @@ class Candidate:
             settings of an alternative (`ParameterGroup.at`).
         learning_rate: peak rate on a quarter-decade grid; None where nothing trains.
         steps: optimizer steps.
+        strengths: which value each searched strength of a mitigation has; empty where none is searched or nothing
+            trains.
     """
 
     levels: tuple[int, ...]
     learning_rate: float | None
     steps: int
+    strengths: tuple[int, ...] = ()
 
     @property
     def mask(self) -> str:
@@ -74,6 +79,7 @@ class CandidateSpace:
         groups: the groups that a mask switches, in bit order.
         always: groups that train whatever the mask says.
         full_rate: full fine-tuning's customary learning rate, where the space says so.
+        mitigations: under which candidates train, and which of their strengths are searched.
     """
 
     groups: tuple[ParameterGroup, ...]
@@ -81,18 +87,33 @@ class CandidateSpace:
     rates: RateGrid
     steps: int
     full_rate: float | None = None
+    mitigations: MitigationChoices = field(default_factory=MitigationChoices)
 
-    def candidate(self, levels: Sequence[int], rate_index: int) -> Candidate:
-        """The candidate of these levels; the rate is dropped where nothing would train."""
-        trains = any(levels) or bool(self.always)
-        return Candidate(tuple(map(int, levels)), self.rates.rate(rate_index) if trains else None, self.steps)
+    def candidate(self, levels: Sequence[int], rate_index: int, strengths: Sequence[int] | None = None) -> Candidate:
+        """The candidate of these levels; rate and strengths are dropped where nothing would train.
+
+        Args:
+            strengths: the middle value of each that is searched, unless given.
+        """
+        if not (any(levels) or self.always):
+            return Candidate(tuple(map(int, levels)), None, self.steps)
+        chosen = self.mitigations.middle if strengths is None else tuple(map(int, strengths))
+        return Candidate(tuple(map(int, levels)), self.rates.rate(rate_index), self.steps, chosen)
 
     @property
     def size(self) -> int:
         """How many distinct candidates there are."""
         masks = math.prod(self.highest(group) + 1 for group in self.groups)
-        count: int = masks * (self.rates.last - self.rates.first + 1)
-        return count if self.always else count - (self.rates.last - self.rates.first)
+        each: int = (self.rates.last - self.rates.first + 1) * self.mitigations.count
+        return masks * each if self.always else masks * each - (each - 1)
+
+    def mitigation_texts(self, candidate: Candidate) -> tuple[str, ...]:
+        """The mitigations of a candidate, as `load_mitigation` reads them."""
+        return self.mitigations.texts(candidate.strengths or self.mitigations.middle)
+
+    def plan(self, candidate: Candidate) -> MitigationPlan:
+        """The mitigations of a candidate, put in their places."""
+        return self.mitigations.plan(candidate.strengths or self.mitigations.middle)
 
     @staticmethod
     def highest(group: ParameterGroup) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 from memcontrol.data.images import Pixels
 from memcontrol.measures import MEASURES
-from memcontrol.score import from_model, parse_name
+from memcontrol.score import Scorer, from_model, parse_name
 
 if TYPE_CHECKING:
     from memcontrol.study.trial import Laboratory
@@ -30,16 +31,16 @@ def image_grid(rows: list[Pixels], *, gap: int = 2) -> Image.Image:
     return Image.fromarray(canvas)
 
 
-def copying_encoder(laboratory: Laboratory) -> str:
-    """The encoder that the copying objective uses; the first objective's where there is no such objective."""
-    names = laboratory.config.scoring.objectives
+def copying_encoder(names: Sequence[str], scorer: Scorer) -> str:
+    """The encoder that the copying score among `names` uses; the first score's where there is no such score."""
     named = [parse_name(name) for name in names if ":" not in name and not from_model(name)]
     copying = [encoder for measure, encoder in named if MEASURES[measure].family == "copying"]
-    return (copying or [encoder for _, encoder in named] or sorted(laboratory.scorer.encoders))[0]
+    return (copying or [encoder for _, encoder in named] or sorted(scorer.encoders))[0]
 
 
 def beside_training(images: Pixels, laboratory: Laboratory) -> Image.Image:
     """Top row: the generated images nearest to training. Bottom row: those training images, as the model sees them."""
-    positions, distances = laboratory.scorer.nearest_training(images, copying_encoder(laboratory))
+    encoder = copying_encoder(laboratory.config.scoring.objectives, laboratory.scorer)
+    positions, distances = laboratory.scorer.nearest_training(images, encoder)
     closest = np.argsort(distances, kind="stable")[:COLUMNS]
     return image_grid([images[closest], laboratory.scorer.real.training[positions[closest]]])

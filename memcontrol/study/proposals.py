@@ -73,9 +73,9 @@ class Proposer:
     seed: int
 
     def distributions(self) -> dict[str, BaseDistribution]:
-        """Optuna's view of the space: a switch for each group, and the learning rate's grid index.
+        """Optuna's view of the space: a switch for each group, the learning rate's grid index, and searched strengths.
 
-        A group that has alternatives has a level instead.
+        A group that has alternatives has a level instead of a switch, and a strength the index of its value.
         """
         levels: dict[str, BaseDistribution] = {
             group.name: IntDistribution(0, self.space.highest(group))
@@ -83,21 +83,28 @@ class Proposer:
             else CategoricalDistribution((False, True))
             for group in self.space.groups
         }
-        return levels | {RATE: IntDistribution(self.space.rates.first, self.space.rates.last)}
+        strengths = {grid.name: IntDistribution(0, len(grid.values) - 1) for grid in self.space.mitigations.grids}
+        return levels | {RATE: IntDistribution(self.space.rates.first, self.space.rates.last)} | strengths
 
     def candidate(self, params: Mapping[str, Any]) -> Candidate:
         """The candidate of a trial's parameters."""
-        return self.space.candidate([params[group.name] for group in self.space.groups], params[RATE])
+        levels = [params[group.name] for group in self.space.groups]
+        return self.space.candidate(levels, params[RATE], [params[grid.name] for grid in self.space.mitigations.grids])
 
     def params(self, candidate: Candidate) -> dict[str, Any]:
-        """A trial's parameters for a candidate; one that trains nothing takes the grid's first rate."""
+        """A trial's parameters for a candidate.
+
+        One that trains nothing takes the grid's first rate and the middle strengths.
+        """
         rate = candidate.learning_rate
         index = self.space.rates.first if rate is None else self.space.rates.nearest(rate)
         levels = {
             group.name: level if group.alternatives else bool(level)
             for group, level in zip(self.space.groups, candidate.levels, strict=True)
         }
-        return levels | {RATE: index}
+        mitigations = self.space.mitigations
+        strengths = dict(zip(mitigations.names, candidate.strengths or mitigations.middle, strict=True))
+        return levels | {RATE: index} | strengths
 
     def next(self, history: Sequence[FrozenTrial], number: int) -> Candidate | None:
         """A candidate that no trial of `history` has, or None where the space is exhausted."""
@@ -125,14 +132,14 @@ class Proposer:
     def _changed(self, start: Candidate, seen: set[Candidate], number: int) -> Candidate:
         """An unseen candidate a short random walk away."""
         rng = np.random.default_rng([self.seed, 302, number])
-        params = self.params(start)
+        params, rates = self.params(start), self.space.rates
+        choices = {group.name: range(self.space.highest(group) + 1) for group in self.space.groups}
+        choices |= {RATE: range(rates.first, rates.last + 1)}
+        choices |= {grid.name: range(len(grid.values)) for grid in self.space.mitigations.grids}
+        names = [name for name, values in choices.items() if len(values) > 1]
         while True:
-            place = int(rng.integers(len(self.space.groups) + 1))
-            if place < len(self.space.groups):
-                group = self.space.groups[place]
-                others = [level for level in range(self.space.highest(group) + 1) if level != params[group.name]]
-                params[group.name] = others[int(rng.integers(len(others)))]
-            else:
-                params[RATE] = int(rng.integers(self.space.rates.first, self.space.rates.last + 1))
+            name = names[int(rng.integers(len(names)))]
+            others = [value for value in choices[name] if value != params[name]]
+            params[name] = others[int(rng.integers(len(others)))]
             if (candidate := self.candidate(params)) not in seen:
                 return candidate

@@ -40,7 +40,8 @@ def write_trials(laboratory: Laboratory, ledger: Ledger, folder: RunFolder) -> N
     names = laboratory.score_names
     scales = reward_scales(ledger, config.scoring.objectives, config.tuning.steps)
     rows = [_row(trial, ledger, names, scales, config.scoring.weights) for trial in ledger.trials()]
-    columns = ["number", "state", "mask", "learning_rate", *names, "reward", "seconds", "worker", "error"]
+    strengths = laboratory.candidates.mitigations.names
+    columns = ["number", "state", "mask", "learning_rate", *strengths, *names, "reward", "seconds", "worker", "error"]
     folder.write_trials(columns, rows)
 
 
@@ -59,6 +60,7 @@ def _row(
         "state": "interrupted" if was_interrupted(trial) else trial.state.name.lower(),
         "mask": candidate.mask if candidate else "",
         "learning_rate": candidate.learning_rate if candidate else "",
+        **(ledger.proposer.space.mitigations.values(candidate.strengths) if candidate else {}),
         **{key: trial.user_attrs.get(key, "") for key in ("seconds", "worker", "error")},
     }
     if trial.state == TrialState.COMPLETE:
@@ -137,6 +139,7 @@ def _member(trial: FrozenTrial, scores: dict[str, Score], ledger: Ledger, folder
         "trains": [group.name for group in ledger.proposer.space.trained(candidate.levels)],
         "numel": sum(group.numel for group in ledger.proposer.space.trained(candidate.levels)),
         "learning_rate": candidate.learning_rate,
+        "mitigations": list(ledger.proposer.space.mitigation_texts(candidate)),
         "steps": candidate.steps,
         "scores": {name: score.to_json() for name, score in scores.items()},
         "confirmed": None,
@@ -174,9 +177,8 @@ def trial_mask(
             "trial": trial.number,
             "seed": laboratory.config.seed,
             "steps": candidate.steps,
-            "settings": laboratory.config.model_dump(
-                mode="json", include={"data", "tuning", "sampling", "mitigations"}
-            ),
+            "settings": laboratory.config.model_dump(mode="json", include={"data", "tuning", "sampling"})
+            | {"mitigations": list(space.mitigation_texts(candidate))},
             "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
         },
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,13 +17,12 @@ from memcontrol.config import RunConfig
 from memcontrol.data import load_dataset
 from memcontrol.data.identity import dataset_fingerprint
 from memcontrol.data.images import Dataset, Pixels
-from memcontrol.encoders import ENCODERS, load_encoder
-from memcontrol.errors import MemControlError, nearest_names
 from memcontrol.finetuning import Step, training_batches
 from memcontrol.groups import ParameterGroup, parameter_groups
 from memcontrol.mask_records import ModelIdentity
 from memcontrol.methods import Resources, tuned
 from memcontrol.methods.decompositions import Decompositions
+from memcontrol.mitigations.choices import MitigationChoices
 from memcontrol.mitigations.plan import MitigationPlan
 from memcontrol.pipeline import FrozenPipeline, load_pipeline
 from memcontrol.sampling import AtInference, drawn_prompts, sample
@@ -33,11 +31,11 @@ from memcontrol.score import (
     RealImages,
     Score,
     Scorer,
-    check_counts,
-    direction,
-    encoder_names,
+    check_scoring,
+    finite,
     is_raw,
     real_images,
+    scorer_of,
 )
 from memcontrol.space import LogRange, SearchSpace, load_space
 from memcontrol.study.candidate import CandidateSpace, RateGrid
@@ -83,12 +81,8 @@ class Laboratory:
 
     def __init__(self, config: RunConfig, *, cache: Cache, device: str) -> None:
         self.config = config
-        for name in config.scoring.objectives + config.scoring.reported:
-            direction(name)
-        for name in config.scoring.encoder_weights:
-            if name not in ENCODERS:
-                raise MemControlError(f'weights of an unknown encoder "{name}": {nearest_names(name, ENCODERS)}')
-        self.mitigations = MitigationPlan.of(config.mitigations)
+        check_scoring(config.scoring.objectives + config.scoring.reported, config.scoring)
+        choices = MitigationChoices.of(config.mitigations)
         self.space = load_space(config.space)
         self.frozen: FrozenPipeline = load_pipeline(config.model, cache=cache, device=device)
         self.dataset: Dataset = load_dataset(
@@ -96,7 +90,10 @@ class Laboratory:
             resolution=self.frozen.resolution,
             seed=config.seed if config.data.seed is None else config.data.seed,
         )
-        self.candidates = self._candidates()
+        self.candidates = self._candidates(choices)
+        self.mitigations = choices.plan(choices.middle)
+        for indices in choices.all():
+            choices.plan(indices).check(self.frozen, self.dataset)
         with Decompositions.start(self.frozen.unet, self._shifted(), cache) as decompositions:
             self.batches = training_batches(self.frozen, self.dataset, config.tuning, seed=config.seed)
             self.prompts = drawn_prompts(self.dataset.training.captions, config.sampling.images, config.seed)
@@ -105,7 +102,7 @@ class Laboratory:
         self.resources = Resources(cache, config.seed, decompositions.wait())
         self.accelerator = Accelerator(mixed_precision=config.tuning.mixed_precision, cpu=device == "cpu")
 
-    def _candidates(self) -> CandidateSpace:
+    def _candidates(self, mitigations: MitigationChoices) -> CandidateSpace:
         groups = parameter_groups(self.space, self.frozen.unet)
         return CandidateSpace(
             groups=tuple(group for group in groups if not group.always),
@@ -113,6 +110,7 @@ class Laboratory:
             rates=RateGrid.between(*(self.config.learning_rate or rate_range(self.space))),
             steps=self.config.tuning.steps,
             full_rate=self.space.full_learning_rate,
+            mitigations=mitigations,
         )
 
     def _shifted(self) -> tuple[str, ...]:
@@ -161,23 +159,9 @@ class Laboratory:
         return tuple(dict.fromkeys([*named, *(name.replace("copy_gap@", "copy_gap_same_subjects@") for name in gaps)]))
 
     def _scorer(self, real: RealImages) -> Scorer:
-        scoring, names = self.config.scoring, self.score_names
-        reference = len(self.dataset.heldout.fidelity)
-        check_counts(names, scoring.components, generated=self.config.sampling.images, reference=reference)
-        device, encode = str(self.frozen.device), self.frozen.encode
-        encoders = {
-            name: load_encoder(name, device=device, encode_latents=encode, weights=scoring.encoder_weights.get(name))
-            for name in encoder_names(names) or ["pixels"]
-        }
-        return Scorer(
-            real,
-            names,
-            encoders,
-            components=scoring.components,
-            permutations=scoring.permutations,
-            seed=self.config.seed,
-            cache=self.frozen.cache,
-            identity=self.frozen.identity,
+        config = self.config
+        return scorer_of(
+            self.frozen, real, self.score_names, config.scoring, images=config.sampling.images, seed=config.seed
         )
 
     def _attacker(self, real: RealImages) -> Attacker:
@@ -207,8 +191,8 @@ class Laboratory:
         """Scores after tuning `groups` for `steps` steps at a peak learning rate of `rate`.
 
         Args:
-            mitigations: the run's own unless given. Whatever they leave out of training, generated images are compared
-                with all of the training set.
+            mitigations: the run's own, searched strengths at their middle, unless given. Whatever they leave out of
+                training, generated images are compared with all of the training set.
         """
         if not groups or rate is None:
             return self.untuned(on_step)
@@ -260,7 +244,4 @@ class Laboratory:
         on_step("score", 0, 1)
         scores = self.scorer(images, self.prompts) | self.attacker(inference)
         scores = {name: scores[name] for name in self.score_names}
-        for name, score in scores.items():
-            if not all(map(math.isfinite, (score.value, score.low, score.high))):
-                raise MemControlError(f"score {name} is {score.value} ({score.low} to {score.high}): expected numbers")
-        return Evaluation(scores, images, steps, loss, time.monotonic() - began)
+        return Evaluation(finite(scores), images, steps, loss, time.monotonic() - began)

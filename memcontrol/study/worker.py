@@ -80,10 +80,11 @@ class Worker:
     def _score_trial(self, work: TrialWork) -> None:
         began, name = time.monotonic(), f"trial {work.number}"
         candidate = work.candidate
-        groups = self.ledger.proposer.space.trained(candidate.levels)
+        space, told = self.ledger.proposer.space, self.teller.progress(name)
+        groups, plan = space.trained(candidate.levels), space.plan(candidate)
         try:
             evaluation = self.laboratory.evaluate(
-                groups, candidate.learning_rate, candidate.steps, self.teller.progress(name)
+                groups, candidate.learning_rate, candidate.steps, told, mitigations=plan
             )
             self.folder.write_picture(
                 self.folder.samples(work.number), beside_training(evaluation.images, self.laboratory)

@@ -6,6 +6,7 @@ from itertools import product
 import pytest
 
 from memcontrol.groups import ParameterGroup
+from memcontrol.mitigations.choices import MitigationChoices
 from memcontrol.study.candidate import Candidate, CandidateSpace, RateGrid
 
 
@@ -13,12 +14,13 @@ def group(name, numel=10, always=False):
     return ParameterGroup(name, "full", (f"{name}.weight",), numel, always)
 
 
-def space(*names, always=(), rates=(1e-4, 1e-2), numel=10):
+def space(*names, always=(), rates=(1e-4, 1e-2), numel=10, mitigations=()):
     return CandidateSpace(
         groups=tuple(group(name, numel) for name in names),
         always=tuple(group(name, always=True) for name in always),
         rates=RateGrid.between(*rates),
         steps=7,
+        mitigations=MitigationChoices.of(mitigations),
     )
 
 
@@ -61,6 +63,25 @@ def test_size_counts_distinct_candidates(names, always, rates):
     indices = range(made.rates.first, made.rates.last + 1)
     bits = product((False, True), repeat=len(names))
     assert made.size == len({made.candidate(chosen, index) for chosen in bits for index in indices})
+
+
+@pytest.mark.parametrize("always", [(), ("head",)])
+def test_size_counts_searched_strengths(always):
+    made = space(
+        "a", "b", always=always, rates=(1e-4, 1e-3), mitigations=["threshold:share=0.1|0.2", "rwa:count=1|2|4"]
+    )
+    indices = range(made.rates.first, made.rates.last + 1)
+    masks, strengths = product((False, True), repeat=2), list(made.mitigations.all())
+    assert made.size == len({made.candidate(m, i, s) for m in masks for i in indices for s in strengths})
+
+
+def test_a_mask_that_trains_nothing_has_no_strengths_and_others_the_middle_ones_unless_given():
+    made = space("a", mitigations=["threshold:share=0.1|0.2|0.4"])
+    assert made.candidate([False], -8, [2]).strengths == ()
+    assert made.mitigation_texts(made.candidate([False], -8, [2])) == ("threshold:share=0.2",)
+    assert made.mitigation_texts(made.candidate([True], -8)) == ("threshold:share=0.2",)
+    assert made.mitigation_texts(made.candidate([True], -8, [2])) == ("threshold:share=0.4",)
+    assert made.plan(made.candidate([True], -8, [2])) == made.mitigations.plan((2,))
 
 
 def test_bits_read_as_text():

@@ -8,6 +8,7 @@ import pytest
 from optuna.trial import TrialState
 
 from memcontrol.groups import ParameterGroup
+from memcontrol.mitigations.choices import MitigationChoices
 from memcontrol.study.candidate import CandidateSpace, RateGrid
 from memcontrol.study.proposals import RATE, Proposer, chosen_sampler
 
@@ -24,11 +25,19 @@ SAMPLERS = ("gp", "tpe", "nsga2", "random")
 BOTH = ("minimize", "maximize")
 
 
-def proposer(names="abcde", *, sampler="random", rates=(1e-4, 1e-2), always=(), seed=0, directions=BOTH):
+def proposer(
+    names="abcde", *, sampler="random", rates=(1e-4, 1e-2), always=(), seed=0, directions=BOTH, mitigations=()
+):
     def groups(names, always):
         return tuple(ParameterGroup(name, "full", (f"{name}.weight",), 10, always) for name in names)
 
-    space = CandidateSpace(groups(names, False), groups(always, True), RateGrid.between(*rates), steps=5)
+    space = CandidateSpace(
+        groups(names, False),
+        groups(always, True),
+        RateGrid.between(*rates),
+        steps=5,
+        mitigations=MitigationChoices.of(mitigations),
+    )
     return Proposer(space, sampler, directions, seed)
 
 
@@ -71,6 +80,15 @@ def test_every_sampler_proposes_without_repeating(sampler):
     assert candidates[: len(made.space.baselines())] == made.space.baselines()
     rates = {made.space.rates.rate(i) for i in range(made.space.rates.first, made.space.rates.last + 1)}
     assert {candidate.learning_rate for candidate in candidates} - {None} <= rates
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_searches_strengths_until_the_space_is_exhausted(sampler):
+    made = proposer("ab", sampler=sampler, rates=(1e-3, 1e-3), mitigations=["threshold:share=0.1|0.2|0.4"])
+    _, candidates = proposed(made, 24)
+    assert len(candidates) == len(set(candidates)) == made.space.size == 10
+    assert {candidate.strengths for candidate in candidates} == {(), (0,), (1,), (2,)}
+    assert [made.candidate(made.params(candidate)) for candidate in candidates] == candidates
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

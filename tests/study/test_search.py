@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from PIL import Image
 
 from memcontrol.config import load_config
-from memcontrol.errors import RunError
+from memcontrol.errors import MemControlError, RunError
 from memcontrol.mask import Mask
 from memcontrol.run import RunFolder
 from memcontrol.score import Score
@@ -242,10 +242,10 @@ def test_a_folder_that_another_search_writes_to_is_refused(run, copied):
 def test_a_failing_trial_fails_alone_and_says_why(config, tmp_path, monkeypatch):
     evaluate = Laboratory.evaluate
 
-    def failing(self, groups, *args):
+    def failing(self, groups, *args, **options):
         if [group.name for group in groups] == ["attention"]:
             raise RuntimeError("made to\nfail")
-        return evaluate(self, groups, *args)
+        return evaluate(self, groups, *args, **options)
 
     monkeypatch.setattr(Laboratory, "evaluate", failing)
     run = searched(other(config, search={"budget": 3, **QUICK}), tmp_path / "run")
@@ -264,10 +264,10 @@ def test_a_failing_trial_fails_alone_and_says_why(config, tmp_path, monkeypatch)
 def test_an_interrupt_keeps_everything_and_the_candidate_comes_again(run, config, tmp_path, monkeypatch):
     evaluate, path = Laboratory.evaluate, tmp_path / "run"
 
-    def interrupted(self, groups, *args):
+    def interrupted(self, groups, *args, **options):
         if [group.name for group in groups] == ["attention"]:
             raise KeyboardInterrupt
-        return evaluate(self, groups, *args)
+        return evaluate(self, groups, *args, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(Laboratory, "evaluate", interrupted)
@@ -308,6 +308,28 @@ def test_a_small_space_is_exhausted_and_a_diverging_reference_is_not_the_end(con
     (failed,) = [event for event in run.events if isinstance(event, Finished) and event.error]
     assert failed.work == "full-1e+20"
     assert failed.error.startswith("DivergedError: loss is")
+
+
+def test_a_mitigations_strength_is_searched_with_the_mask(config, tmp_path):
+    changed = other(config, mitigations=("threshold:share=0|0.5",), search={"budget": 8, **QUICK})
+    run = searched(changed, tmp_path / "run")
+    table = {int(row["number"]): row for row in rows(run.folder)}
+    assert {row["threshold.share"] for row in table.values()} == {"0", "0.5"}
+    for number, row in table.items():
+        settings = Mask.from_pretrained(run.folder.mask(number)).provenance["settings"]
+        assert settings["mitigations"] == [f"threshold:share={row['threshold.share']}"]
+    for member in run.front["front"]:
+        assert member["mitigations"] == [f"threshold:share={table[member['trial']]['threshold.share']}"]
+    plain = searched(other(config, search={"budget": 1, **QUICK}), tmp_path / "plain")
+    assert table[0]["threshold.share"] == "0", "baselines take the middle strength"
+    assert outcomes(run.folder)[0][1:] == outcomes(plain.folder)[0][1:], "zero strength is plain training"
+
+
+def test_a_mitigation_that_does_not_suit_the_data_is_refused_before_anything_is_trained(config, tmp_path):
+    data = config.data.model_copy(update={"captions": "none"})
+    with pytest.raises(MemControlError, match="captions"):
+        searched(other(config, data=data, mitigations=("rwa:count=1|2",)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_place_that_cannot_be_written_is_refused(config, tmp_path):
