@@ -10,33 +10,57 @@ if TYPE_CHECKING:
     from memcontrol.auditing.examining import audit as audit
     from memcontrol.comparison.comparing import compare as compare
     from memcontrol.comparison.config import ComparisonConfig as ComparisonConfig
+    from memcontrol.config import DataConfig as DataConfig
     from memcontrol.config import RunConfig as RunConfig
+    from memcontrol.config import TuningConfig as TuningConfig
+    from memcontrol.confirming.confirming import confirm as confirm
+    from memcontrol.exporting import picked_masks as picked_masks
     from memcontrol.mask import Mask as Mask
+    from memcontrol.methods.applying import fold as fold
     from memcontrol.releasing import finetune as finetune
     from memcontrol.space import SearchSpace as SearchSpace
     from memcontrol.study.search import search as search
+    from memcontrol.transferring.config import TransferConfig as TransferConfig
+    from memcontrol.transferring.transfer import transfer as transfer
+    from memcontrol.tuned_tensors import load_tuned as load_tuned
 
 _HOMES = {
     "AuditConfig": "memcontrol.auditing.config",
     "ComparisonConfig": "memcontrol.comparison.config",
+    "DataConfig": "memcontrol.config",
     "Mask": "memcontrol.mask",
     "RunConfig": "memcontrol.config",
     "SearchSpace": "memcontrol.space",
+    "TransferConfig": "memcontrol.transferring.config",
+    "TuningConfig": "memcontrol.config",
     "audit": "memcontrol.auditing.examining",
     "compare": "memcontrol.comparison.comparing",
+    "confirm": "memcontrol.confirming.confirming",
     "finetune": "memcontrol.releasing",
+    "fold": "memcontrol.methods.applying",
+    "load_tuned": "memcontrol.tuned_tensors",
+    "picked_masks": "memcontrol.exporting",
     "search": "memcontrol.study.search",
+    "transfer": "memcontrol.transferring.transfer",
 }
 __all__ = [
     "AuditConfig",
     "ComparisonConfig",
+    "DataConfig",
     "Mask",
     "RunConfig",
     "SearchSpace",
+    "TransferConfig",
+    "TuningConfig",
     "audit",
     "compare",
+    "confirm",
     "finetune",
+    "fold",
+    "load_tuned",
+    "picked_masks",
     "search",
+    "transfer",
 ]
 
 

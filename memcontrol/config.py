@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from memcontrol.errors import MemControlError, nearest_names
-from memcontrol.measures import PRESETS, full_name
+from memcontrol.measures import COPYING_NAMES, PRESETS, full_name
 
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
@@ -33,7 +33,8 @@ class DataConfig(Settings):
         fidelity, copying, confirmation: images asked for in each held-out set; finite sources give what they have.
             For copying, 512 or eight times the training set, whichever is more, unless given.
         caption_column, path_column, subject_column, split_column: columns of a table or of metadata.
-        captions: `column` reads them, `none` gives every image an empty caption.
+        captions: `column` reads them, `class-names` makes "a photo of a NAME" of the folder that an image is in, `none`
+            gives every image an empty caption.
         bad_images: what to do with an image that does not decode.
         seed: of the draw of the sets; the run's seed unless given.
     """
@@ -48,7 +49,7 @@ class DataConfig(Settings):
     path_column: str | None = None
     subject_column: str = "subject_id"
     split_column: str = "split"
-    captions: Literal["column", "none"] = "column"
+    captions: Literal["column", "class-names", "none"] = "column"
     bad_images: Literal["error", "skip"] = "error"
     seed: Annotated[int, Field(ge=0)] | None = None
 
@@ -63,11 +64,16 @@ class TuningConfig(Settings):
 
     Attributes:
         steps: optimizer steps of a candidate.
-        warmup: share of the steps over which the learning rate rises; it then falls along a cosine to zero.
+        warmup: share of the steps over which the learning rate rises.
         caption_dropout: probability that a caption is replaced by the empty one.
         clip: largest gradient norm.
         ema_decay: decay of the average of the tuned tensors that is sampled from; 0 samples the last tensors.
         mixed_precision: as accelerate names it.
+        schedule: how the learning rate goes on after its rise: along a cosine to zero, or constant.
+        accumulation: micro-batches that each process divides its share of a step's batch into, to need less memory.
+        gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
+        min_snr_gamma: bound on the signal-to-noise ratio in min-SNR weights of the loss, 5 as published; None counts
+            every timestep alike.
     """
 
     steps: Positive = 300
@@ -80,6 +86,11 @@ class TuningConfig(Settings):
     epsilon: Annotated[float, Field(gt=0)] = 1e-8
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.98
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    # Left out of what is written where they change nothing, so that older runs are still known as the same.
+    schedule: Annotated[Literal["cosine", "constant"], Field(exclude_if=lambda name: name == "cosine")] = "cosine"
+    accumulation: Annotated[int, Field(ge=1, exclude_if=lambda number: number == 1)] = 1
+    gradient_checkpointing: Annotated[bool, Field(exclude_if=lambda wanted: not wanted)] = False
+    min_snr_gamma: Annotated[float | None, Field(gt=0, exclude_if=lambda gamma: gamma is None)] = None
 
 
 class SamplingConfig(Settings):
@@ -139,6 +150,8 @@ class ScoringConfig(Settings):
         permutations: shuffled memberships behind each copying score's interval.
         reward_weights: one for each objective; 0.5 each unless given.
         encoder_weights: encoder -> local file or folder of its weights, for those that bring none.
+        held_out: which held-out images are compared with: those of a search, for fidelity and for copying, or the third
+            set, which no search sees, for both. Only the latter is written down, as earlier runs knew no other.
     """
 
     objectives: Annotated[Names, Field(min_length=1)] = PRESETS["default"]
@@ -159,6 +172,9 @@ class ScoringConfig(Settings):
     reward_weights: tuple[float, ...] | None = None
     encoder_weights: Annotated[dict[str, str], BeforeValidator(weight_paths)] = {}
     attack: AttackConfig = AttackConfig()
+    held_out: Annotated[Literal["search", "confirmation"], Field(exclude_if=lambda chosen: chosen == "search")] = (
+        "search"
+    )
 
     @model_validator(mode="after")
     def _as_many_weights(self) -> Self:
@@ -170,6 +186,50 @@ class ScoringConfig(Settings):
     def weights(self) -> tuple[float, ...]:
         """A reward weight for each objective."""
         return self.reward_weights or (0.5,) * len(self.objectives)
+
+
+class MonitorConfig(Settings):
+    """What is looked at while a full-length training goes on, and when that ends it.
+
+    Attributes:
+        every: optimizer steps between looks; None never looks.
+        images: images generated at each look, always of the same prompts and noise.
+        measures: scores of these images, each named as in `ScoringConfig.objectives`.
+        grid: how many of the images each look's picture shows, the same ones every time.
+        stop_copy_gap: stop once the lower end of the interval of `copy_gap` exceeds this.
+        stop_above_null: stop once `copy_gap` is above its null band, that is once copying is measured at all. With few
+            training images that is soon: after 50 of 300 steps where 32 brain slices train all of the shipped model.
+        patience: looks in a row at which that must be so. Of models that copy nothing a look finds one in forty above
+            the null band, and since looks share their data, prompts and noise, more patience makes that hardly rarer:
+            it passes over what is soon gone.
+    """
+
+    every: Positive | None = None
+    images: Positive = 64
+    measures: Annotated[Names, Field(min_length=1)] = PRESETS["default"]
+    grid: Positive = 16
+    stop_copy_gap: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    stop_above_null: bool = False
+    patience: Positive = 2
+
+    @property
+    def stops(self) -> bool:
+        """Whether a look may end the training."""
+        return self.stop_copy_gap is not None or self.stop_above_null
+
+    @property
+    def copy_gap(self) -> str | None:
+        """The score that stopping goes by: the first `copy_gap` of the measures, with any ending."""
+        names = (name for name in self.measures if name.partition("@")[0] in COPYING_NAMES)
+        return next((name for name in names if COPYING_NAMES[name.partition("@")[0]][0] == "copy_gap"), None)
+
+    @model_validator(mode="after")
+    def _can_stop(self) -> Self:
+        if self.stops and self.every is None:
+            raise ValueError("stopping early needs looks: set monitor.every (--monitor-every)")
+        if self.stops and self.copy_gap is None:
+            raise ValueError(f"stopping early needs copy_gap among monitor.measures, got {', '.join(self.measures)}")
+        return self
 
 
 class SearchConfig(Settings):
@@ -187,6 +247,26 @@ class SearchConfig(Settings):
     sampler: Literal["auto", "gp", "tpe", "nsga2", "random"] = "auto"
     trajectory_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] | None = None
     trajectory_points: Annotated[tuple[Rate, ...], Field(min_length=1)] = (0.25, 0.5, 1.0, 2.0)
+
+
+class ConfirmConfig(Settings):
+    """What of the front is trained again after a search, with fresh seeds and on the third held-out set.
+
+    Attributes:
+        seeds: how many; 0 leaves the front unconfirmed.
+        trainings: at most, seeds times what is trained again: masks of the front, full fine-tuning, random masks.
+        measures: what is scored besides the objectives; the objectives on another encoder unless given.
+    """
+
+    seeds: Annotated[int, Field(ge=0)] = 3
+    trainings: Positive = 15
+    measures: Names | None = None
+
+    @model_validator(mode="after")
+    def _each_seed_trains(self) -> Self:
+        if self.trainings < self.seeds:
+            raise ValueError(f"confirming on {self.seeds} seeds needs as many trainings or more, got {self.trainings}")
+        return self
 
 
 def _rate_range(rates: object) -> object:
@@ -211,7 +291,7 @@ class RunConfig(Settings):
         space: a shipped search space, or the path of a YAML file.
         learning_rate: lowest and highest rate to search (`LOW:HIGH`, or one for both), instead of the space's own.
         mitigations: what is done against copying besides the mask, each `name` or `name:strength=value,...` as in
-            `memcontrol.mitigations.naming`.
+            `memcontrol.mitigations.naming`; a strength of several values, `0.1|0.2|0.4`, is searched.
         seed: of the training set's draw, of training and of sampling.
     """
 
@@ -225,6 +305,7 @@ class RunConfig(Settings):
     sampling: SamplingConfig = SamplingConfig()
     scoring: ScoringConfig = ScoringConfig()
     search: SearchConfig = SearchConfig()
+    confirm: ConfirmConfig = ConfirmConfig()
 
     @model_validator(mode="after")
     def _rates_rise(self) -> Self:

@@ -33,7 +33,26 @@ def export_masks(run: Path, pick: str, out: Path) -> list[Path]:
         RunError: no finished search in `run`, an empty front, or `out` cannot be written.
         MemControlError: no such pick.
     """
-    folder = RunFolder(run)
+    chosen = picked_masks(run, pick)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return [mask.save(out / f"{mask.name}.json") for mask in chosen]
+    except OSError as error:
+        raise RunError(f"cannot write to {out}: {error.strerror}; name another folder with --out") from error
+
+
+def picked_masks(run: str | Path, pick: str = "all") -> list[Mask]:
+    """The masks of a run's front that `pick` names.
+
+    Args:
+        run: folder of a search.
+        pick: `knee`, `best-fidelity`, `least-copied` or `all`.
+
+    Raises:
+        RunError: no finished search in `run`, or an empty front.
+        MemControlError: no such pick.
+    """
+    folder = RunFolder(Path(run))
     content = folder.read_front()
     names = fidelity_then_copying([objective["name"] for objective in content["objectives"]])
     members = content["front"]
@@ -42,9 +61,4 @@ def export_masks(run: Path, pick: str, out: Path) -> list[Path]:
     points = np.array(
         [[minimised(Score.from_json(member["scores"][name])) for name in names] for member in members], dtype=np.float64
     )
-    chosen = [Mask.from_pretrained(run / members[i]["mask"]) for i in picked(points, pick)]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        return [mask.save(out / f"{mask.name}.json") for mask in chosen]
-    except OSError as error:
-        raise RunError(f"cannot write to {out}: {error.strerror}; name another folder with --out") from error
+    return [Mask.from_pretrained(folder.path / members[i]["mask"]) for i in picked(points, pick)]

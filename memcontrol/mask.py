@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -19,6 +20,8 @@ from memcontrol.space import METHODS, SearchSpace, validation_message
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from memcontrol.methods import Resources, Tuning
 
 SCHEMA: Literal["memcontrol/mask@1"] = "memcontrol/mask@1"
 FILE_NAME = "mask.json"
@@ -105,6 +108,37 @@ class Mask:
             provenance=dict(provenance or {}),
         )
 
+    @classmethod
+    def of(
+        cls,
+        unet: nn.Module,
+        space: SearchSpace,
+        bits: Bits,
+        *,
+        model: str,
+        learning_rate: float,
+        name: str | None = None,
+    ) -> Mask:
+        """A mask of one's own choice for a loaded U-Net.
+
+        Args:
+            bits: one per group, as for `build`.
+            model: what `load_pipeline` loaded the U-Net by.
+
+        Raises:
+            SpaceError: the space does not fit the U-Net.
+            MaskError: as many bits as groups were expected.
+        """
+        return cls.build(
+            space,
+            parameter_groups(space, unet),
+            bits,
+            model=ModelIdentity.of(unet, model),
+            unet_numel=sum(parameter.numel() for parameter in unet.parameters()),
+            learning_rate=learning_rate,
+            name=name,
+        )
+
     @property
     def bits(self) -> tuple[bool, ...]:
         """One bit per group, in the space's order."""
@@ -152,20 +186,45 @@ class Mask:
                     f"here, and the mask says {group.numel:,}: it belongs to another method or other settings"
                 )
 
-    def apply(self, unet: nn.Module) -> list[nn.Parameter]:
-        """Freeze a U-Net but for this mask's parameters, and give those, in the U-Net's order, for an optimizer.
+    def apply(self, unet: nn.Module, *, seed: int = 0) -> list[nn.Parameter]:
+        """Freeze a U-Net but for what this mask trains, and give that, in the U-Net's order, for an optimizer.
+
+        For a training loop of one's own. The methods stay attached, and the U-Net can be trained, sampled from, moved
+        to another device and wrapped by accelerate, until `memcontrol.fold(unet)` leaves plain layers with tuned
+        weights; save it after that. Modes (`train`, `eval`) stay as they are. What `svdiff`, `difffit` and `lora` add
+        is float32 even where the U-Net is in half precision; `full` trains its tensors in the type that they have, so
+        load the U-Net in float32 for it, and use autocast.
+
+        Args:
+            seed: of LoRA's random start.
 
         Raises:
-            MaskError: the U-Net has another architecture, or a group needs a method other than `full`.
+            MaskError: the U-Net has another architecture.
+            ModelError: a mask is applied to this U-Net already.
         """
+        from memcontrol.methods.applying import apply, refuse_applied
+
+        refuse_applied(unet)
         self.check(unet)
-        other = sorted({group.method for group in self.trained} - {"full"})
-        if other:
-            raise MaskError(f"mask {self.name} uses {', '.join(other)}: apply() covers full only; use finetune")
-        names = set(self.trainable_names())
-        for name, parameter in unet.named_parameters():
-            parameter.requires_grad_(name in names)
-        return [parameter for name, parameter in unet.named_parameters() if name in names]
+        return apply(unet, self.trained, _resources(seed))
+
+    @contextmanager
+    def tuned(self, unet: nn.Module, *, seed: int = 0) -> Iterator[Tuning]:
+        """Inside, what this mask trains is attached to a U-Net; on exit it is restored bit for bit, and frozen.
+
+        To try a mask: `Tuning.parameters` is what to optimise, and inside `Tuning.folded()` the U-Net is a plain one.
+
+        Args:
+            seed: of LoRA's random start.
+
+        Raises:
+            MaskError: the U-Net has another architecture.
+        """
+        from memcontrol.methods import tuned
+
+        self.check(unet)
+        with tuned(unet, self.trained, _resources(seed)) as tuning:
+            yield tuning
 
     def to_json(self) -> str:
         """This mask as `memcontrol/mask@1` text.
@@ -250,6 +309,14 @@ class Mask:
 
 
 _FILE = TypeAdapter(Mask)
+
+
+def _resources(seed: int) -> Resources:
+    """With the user's cache, since decompositions of a large model take minutes."""
+    from memcontrol.cache import Cache, default_cache_folder
+    from memcontrol.methods import Resources
+
+    return Resources(Cache(default_cache_folder()), seed)
 
 
 def mask_key(bits: Sequence[bool] | Sequence[int]) -> str:

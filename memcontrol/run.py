@@ -84,6 +84,11 @@ class RunFolder:
         """Scores of the untuned model and of full fine-tuning's trajectories."""
         return self.path / "references"
 
+    @property
+    def confirmation(self) -> Path:
+        """Where what was on the front is trained again."""
+        return self.path / "confirmation"
+
     def mask(self, number: int) -> Path:
         """The mask of a trial."""
         return self.path / "masks" / f"trial-{number:03d}.json"

@@ -37,8 +37,9 @@ CONFIG = {
         "permutations": 10,
     },
     "search": {"budget": 2, "trajectory_rates": [1e-3], "trajectory_points": [1.0]},
+    "confirm": {"seeds": 0},
 }
-COMMANDS = ("search", "inspect", "export", "import", "finetune", "compare", "audit")
+COMMANDS = ("search", "confirm", "inspect", "export", "import", "finetune", "transfer", "compare", "audit")
 
 
 def run(*args, **environment):
@@ -525,6 +526,7 @@ def test_every_setting_that_search_overrides_is_called_after_its_option():
     keys = [f"data.{key}" for key in settings["data"] if key not in ("fidelity", "copying", "confirmation", "seed")]
     keys += ["model", "space", "learning_rate", "seed", "tuning.steps", "tuning.batch", "sampling.images"]
     keys += ["scoring.objectives", "scoring.encoder_weights", "mitigations", "search.budget", "search.sampler"]
+    keys += [f"confirm.{key}" for key in settings["confirm"]]
     assert {option_name(key) for key in keys} == options - {"--workers", "--out", "--config", "--json"}
 
 

@@ -221,11 +221,16 @@ def test_apply_trains_the_masked_parameters_and_freezes_all_else(unet: UNet2DCon
     assert all(parameter.grad is None for name, parameter in unet.named_parameters() if name not in chosen)
 
 
-def test_apply_refuses_methods_it_cannot_attach(unet: UNet2DConditionModel) -> None:
+def test_apply_refuses_groups_whose_methods_train_something_else(unet: UNet2DConditionModel) -> None:
     mask = build(unet)
     other = replace(mask, groups=tuple(replace(group, method="svdiff") for group in mask.groups))
-    with pytest.raises(MaskError, match="svdiff"):
+    with pytest.raises(MaskError, match=r"group down\.0\.attention: svdiff "):
         other.apply(unet)
+    assert all(parameter.requires_grad for parameter in unet.parameters())
+
+
+def test_a_mask_of_ones_own_choice_is_what_build_gives(unet: UNet2DConditionModel) -> None:
+    assert Mask.of(unet, load_space("stage-kinds"), BITS, model="tiny", learning_rate=0.00178) == build(unet)
 
 
 def test_check_accepts_tuned_weights_and_lists_differences(unet: UNet2DConditionModel) -> None:

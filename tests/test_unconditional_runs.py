@@ -34,6 +34,7 @@ SECTIONS = {
         "permutations": 10,
     },
     "search": {"trajectory_rates": [1e-3], "trajectory_points": [1.0]},
+    "confirm": {"seeds": 1, "trainings": 2},
 }
 SCORES = ["fd@pixels", "copy_gap@pixels", "fd@latents", "amd@pixels"]
 SPACES = ("stage-kinds", "stages", "attention-blocks", "layer-kinds", "attention-matrices")
@@ -60,6 +61,7 @@ def searched(ddpm_folders, tmp_path_factory):
     for channels, model in ddpm_folders.items():
         out = tmp_path_factory.mktemp("runs") / str(channels)
         arguments = ["--model", model, "--data", "digits", "--budget", 3, "--steps", 3, "--images", 24]
+        arguments += ["--confirm", int(channels == 1)]
         told = run("search", "--config", config, *arguments, "--workers", 1, "--json", "--out", out)
         runs[channels] = SimpleNamespace(out=out, told=told)
     return runs
@@ -73,6 +75,16 @@ def test_a_search_scores_its_candidates(searched, channels):
         assert list(scores) == SCORES, "without an autoencoder, a raw score would be a repetition"
         assert all(np.isfinite(score["value"]) for score in scores.values())
     assert len({scores["fd@pixels"]["value"] for _, _, scores in done}) == 3
+
+
+def test_a_front_is_confirmed_on_an_encoder_that_needs_no_autoencoder(searched):
+    front = json.loads((searched[1].out / "front.json").read_text())
+    assert [score["name"] for score in front["confirmation"]["scores"]][2:] == [
+        "fd@efficientnet-lite0",
+        "copy_gap@efficientnet-lite0",
+    ]
+    assert [member["confirmed"]["seeds"] for member in front["front"] if member["confirmed"]] == [[101]]
+    assert json.loads((searched[3].out / "front.json").read_text())["confirmation"] is None
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -6,7 +6,7 @@ import os
 
 import typer
 
-from memcontrol.cli import audit, compare, finetune, masks, search
+from memcontrol.cli import audit, compare, confirm, finetune, masks, search, transfer
 
 app = typer.Typer(
     name="memcontrol",
@@ -27,10 +27,12 @@ def main_options() -> None:
 
 # In the order of --help.
 app.command()(search.search)
+app.command()(confirm.confirm)
 app.command()(masks.inspect)
 app.command()(masks.export)
 app.command("import")(masks.import_)
 app.command()(finetune.finetune)
+app.command()(transfer.transfer)
 app.command()(compare.compare)
 app.command()(audit.audit)
 

@@ -30,6 +30,7 @@ from memcontrol.cli.options import (
     exit_codes,
     option,
 )
+from memcontrol.cli.planning import DryRun, Tflops, print_plan
 from memcontrol.cli.search import worker_count
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ def compare(
         option("Folder; the same one resumes, and takes more rows and seeds.", "runs/comparison-DATA-MODEL"),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file; options override it.")] = None,
+    dry_run: DryRun = False,
+    tflops: Tflops = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare methods and masks under mitigations on fresh training sets, paired by seed: the papers' tables.
@@ -112,6 +115,12 @@ def compare(
             "scoring": {"objectives": objectives},
         }
         settings = configured(ComparisonConfig, file.model_dump(mode="json"), changes, COMPARE_OPTIONS)
+        if dry_run:
+            from memcontrol.planning import plan_comparison
+
+            count = worker_count(workers)
+            print_plan(lambda: plan_comparison(settings, out, workers=count, tflops=tflops), as_json=as_json)
+            return
         _run_compare(settings, out, worker_count(workers), as_json=as_json)
 
 

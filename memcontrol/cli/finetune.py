@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -21,30 +21,73 @@ from memcontrol.cli.options import (
     SplitColumn,
     SubjectColumn,
     TrainSize,
+    Weights,
     chosen_mitigations,
+    configured,
     exit_codes,
+    first_process,
     option,
-    overridden,
 )
-from memcontrol.config import RunConfig
+from memcontrol.cli.planning import DryRun, PlanJson, Tflops, print_plan
 from memcontrol.errors import MemControlError
 
 if TYPE_CHECKING:
     from memcontrol.finetuning import Step
+    from memcontrol.monitoring import Look
+    from memcontrol.releasing import FinetuneConfig
+
+FINETUNE_OPTIONS = {
+    "data.source": "--data",
+    "mitigations": "--mitigation",
+    "scoring.encoder_weights": "--weights",
+    "tuning.gradient_checkpointing": "--gradient-checkpointing",
+    "tuning.min_snr_gamma": "--min-snr",
+    "monitor.every": "--monitor-every",
+    "monitor.images": "--monitor-images",
+    "monitor.measures": "--monitor-scores",
+    "monitor.stop_above_null": "--stop-above-null",
+}
+RESUMES = "checkpoints are kept, the same command goes on"
 
 
 def finetune(
     mask: Annotated[Path, typer.Option(help="A mask's JSON file.")],
-    out: Annotated[Path, typer.Option(help="New folder for the tuned pipeline.")],
+    out: Annotated[Path, typer.Option(help="Folder for what is tuned; the same one resumes what was broken off.")],
     data: Data = None,
     model: Annotated[str | None, option("Pipeline to tune.", "the mask's own")] = None,
     learning_rate: Annotated[float | None, option("Peak rate.", "the mask's own")] = None,
+    schedule: Annotated[str | None, option("cosine or constant, after the rate's rise.", "the mask's own")] = None,
     steps: Annotated[int | None, option("Optimizer steps.", "the mask's own")] = None,
     batch: Batch = None,
+    accumulation: Annotated[
+        int | None, option("Micro-batches that each process divides its share of a batch into.", "1")
+    ] = None,
+    mixed_precision: Annotated[str | None, option("no, fp16 or bf16.", "the mask's own")] = None,
+    gradient_checkpointing: Annotated[
+        bool | None, option("Compute activations again instead of keeping them.", "no")
+    ] = None,
+    min_snr: Annotated[float | None, option("Gamma of min-SNR loss weights, such as 5.", "none")] = None,
     mitigation: Annotated[
         list[str] | None,
         option("NAME or NAME:STRENGTH=VALUE,...; may be repeated; none for none.", "the mask's own"),
     ] = None,
+    monitor_every: Annotated[int | None, option("Look at images and scores after every so many steps.")] = None,
+    monitor_images: Annotated[int | None, option("Images of a look.", "64")] = None,
+    monitor_scores: Annotated[str | None, option("Scores of a look, or a preset.", "the default objectives")] = None,
+    stop_copy_gap: Annotated[
+        float | None, option("Stop once the whole interval of copy_gap is above this at looks in a row.")
+    ] = None,
+    stop_above_null: Annotated[
+        bool | None, option("Stop once copy_gap is above its null band at looks in a row.", "no")
+    ] = None,
+    patience: Annotated[int | None, option("So many looks in a row.", "2")] = None,
+    weights: Weights = None,
+    checkpoint_every: Annotated[
+        int | None, option("Steps between checkpoints; 0 for none.", "a tenth of 100 steps or more")
+    ] = None,
+    tracker: Annotated[str | None, option("tensorboard or wandb, besides losses.csv.", "none")] = None,
+    save: Annotated[str | None, option("pipeline, tuned (the tuned tensors alone), or both.", "both")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Train anew where --out holds a training.")] = False,
     train_size: TrainSize = None,
     repeat: Repeat = None,
     caption_column: CaptionColumn = None,
@@ -54,65 +97,115 @@ def finetune(
     captions: Captions = None,
     bad_images: BadImages = None,
     seed: Seed = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file; options override it.")] = None,
+    dry_run: DryRun = False,
+    tflops: Tflops = None,
+    as_json: PlanJson = False,
 ) -> None:
     """Fine-tune a mask's parameters and save a pipeline that stock diffusers loads.
 
+    The folder training in --out is not to be published: it has pictures of training images, and local paths.
+
     Example: memcontrol finetune --mask masks/brain-stage-kinds-017.json --steps 1000 --out tuned
+
+    In several processes, with or without GPUs: accelerate launch --multi_gpu --num_processes 2 -m memcontrol.cli
+    finetune ...
     """
-    with exit_codes():
-        columns = {
-            "source": data,
-            "train_size": train_size,
-            "repeat": repeat,
-            "caption_column": caption_column,
-            "path_column": path_column,
-            "subject_column": subject_column,
-            "split_column": split_column,
-            "captions": captions,
-            "bad_images": bad_images,
+    with exit_codes(interrupted=RESUMES):
+        if learning_rate is not None and not 0 < learning_rate < math.inf:
+            raise MemControlError(f"--learning-rate {learning_rate:g}: expected a rate above 0, such as 1e-3")
+        changes: dict[str, dict[str, Any]] = {
+            "": {
+                "model": model,
+                "learning_rate": learning_rate,
+                "mitigations": chosen_mitigations(mitigation),
+                "checkpoint_every": checkpoint_every,
+                "tracker": tracker,
+                "save": save,
+                "seed": seed,
+            },
+            "data": {
+                "source": data,
+                "train_size": train_size,
+                "repeat": repeat,
+                "caption_column": caption_column,
+                "path_column": path_column,
+                "subject_column": subject_column,
+                "split_column": split_column,
+                "captions": captions,
+                "bad_images": bad_images,
+            },
+            "tuning": {
+                "steps": steps,
+                "batch": batch,
+                "schedule": schedule,
+                "accumulation": accumulation,
+                "mixed_precision": mixed_precision,
+                "gradient_checkpointing": gradient_checkpointing,
+                "min_snr_gamma": min_snr,
+            },
+            "monitor": {
+                "every": monitor_every,
+                "images": monitor_images,
+                "measures": monitor_scores,
+                "stop_copy_gap": stop_copy_gap,
+                "stop_above_null": stop_above_null,
+                "patience": patience,
+            },
+            "scoring": {"encoder_weights": weights},
         }
-        tuning = {"steps": steps, "batch": batch}
-        settings = overridden(RunConfig(), {"": {"seed": seed}, "data": columns, "tuning": tuning})
-        given = {key: value for key, value in tuning.items() if value is not None}
-        chosen = chosen_mitigations(mitigation)
-        _run_finetune(mask, settings, out, model=model, rate=learning_rate, changes=given, mitigations=chosen)
+        settings = _settings(config, changes)
+        if dry_run:
+            from memcontrol.mask import Mask
+            from memcontrol.planning import plan_finetune
+
+            found = Mask.from_pretrained(mask)
+            print_plan(lambda: plan_finetune(found, settings, out, tflops=tflops), as_json=as_json)
+            return
+        _run_finetune(mask, settings, out, overwrite=overwrite)
 
 
-def _run_finetune(
-    mask_file: Path,
-    settings: RunConfig,
-    out: Path,
-    *,
-    model: str | None,
-    rate: float | None,
-    changes: dict[str, int],
-    mitigations: list[str] | None,
-) -> None:
+def _settings(file: Path | None, changes: dict[str, dict[str, Any]]) -> FinetuneConfig:
+    """What the file says, changed by options; what neither says is left to the mask."""
+    from memcontrol.comparison.config import read_settings
+    from memcontrol.releasing.config import FinetuneConfig
+
+    content = read_settings(file, FinetuneConfig).model_dump(mode="json", exclude_unset=True) if file else {}
+    return configured(FinetuneConfig, content, changes, FINETUNE_OPTIONS)
+
+
+def _run_finetune(mask_file: Path, settings: FinetuneConfig, out: Path, *, overwrite: bool) -> None:
     from memcontrol.mask import Mask
-    from memcontrol.releasing import finetune, mask_tuning
+    from memcontrol.releasing import ReleaseFolder, Told, release
+    from memcontrol.report.monitor_picture import monitor_picture
     from memcontrol.report.steps import step_progress
+    from memcontrol.report.wording import number_text
 
-    if rate is not None and not 0 < rate < math.inf:
-        raise MemControlError(f"--learning-rate {rate:g}: expected a rate above 0, such as 1e-3")
     mask = Mask.from_pretrained(mask_file)
-    tuning = mask_tuning(mask).model_copy(update=changes)
-    console, done = Console(), list[int]()
-    with step_progress(console, tuning.steps) as show:
+    main = first_process()
+    console, done, looked, records = Console(quiet=not main), list[int](), list[bool](), ReleaseFolder(out).records
+
+    def on_note(text: str) -> None:
+        console.print(text, highlight=False, markup=False)
+
+    def on_look(look: Look) -> None:
+        found = ", ".join(f"{name} {number_text(score.value)}" for name, score in look.scores.items())
+        looked.append(True)
+        on_note(f"look at step {look.step:,}: {found}")
+
+    with step_progress(console, settings.resolved(mask).tuning.steps) as show:
 
         def on_step(step: Step) -> None:
             done.append(step.number)
             show(step)
 
-        finetune(
-            mask,
-            settings.data,
-            out,
-            model=model,
-            tuning=tuning,
-            learning_rate=rate,
-            mitigations=mitigations,
-            seed=settings.seed,
-            on_note=lambda text: console.print(text, highlight=False, markup=False),
-            on_step=on_step,
-        )
-    console.print(f"saved {out}: {mask.trainable.numel:,} tuned parameters, {max(done)} steps", highlight=False)
+        try:
+            release(mask, settings, out, overwrite=overwrite, told=Told(on_note, on_step, on_look))
+            looked.append(settings.monitor.every is not None)
+        finally:
+            if main and any(looked):
+                monitor_picture(records)
+    steps = f", {max(done):,} steps" if done else ""
+    console.print(f"saved {out}: {mask.trainable.numel:,} tuned parameters{steps}", highlight=False)
+    pictures = "training images beside samples, and " if any(looked) else ""
+    on_note(f"{records} holds {pictures}paths of this machine: it does not belong in a publication")

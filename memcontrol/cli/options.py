@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,14 @@ from memcontrol.config import RunConfig, Settings, first_problem
 from memcontrol.errors import MemControlError
 
 DEFAULTS = RunConfig()
-SEARCH_OPTIONS = {"data.source": "--data", "mitigations": "--mitigation", "scoring.encoder_weights": "--weights"}
+SEARCH_OPTIONS = {
+    "data.source": "--data",
+    "mitigations": "--mitigation",
+    "scoring.encoder_weights": "--weights",
+    "confirm.seeds": "--confirm",
+    "confirm.trainings": "--confirm-trainings",
+    "confirm.measures": "--confirm-measures",
+}
 """Options that are not named after the last part of their key."""
 Chosen = TypeVar("Chosen", bound=Settings)
 
@@ -35,7 +43,9 @@ CaptionColumn = Annotated[str | None, option("Column of the captions.", _data.ca
 PathColumn = Annotated[str | None, option("Column of the image files.", "path, file_name or image")]
 SubjectColumn = Annotated[str | None, option("Column of the subjects; none is in two sets.", _data.subject_column)]
 SplitColumn = Annotated[str | None, option("Column of train, validation or test.", _data.split_column)]
-Captions = Annotated[str | None, option("column, class-names of an image folder, or none for empty ones.", _data.captions)]
+Captions = Annotated[
+    str | None, option("column, class-names of an image folder, or none for empty ones.", _data.captions)
+]
 BadImages = Annotated[str | None, option("error, or skip for images that do not decode.", _data.bad_images)]
 Model = Annotated[str | None, option("tiny, tiny-sd, a pipeline folder, or a hub id.", DEFAULTS.model)]
 Space = Annotated[str | None, option("A shipped search space, or a YAML file.", DEFAULTS.space)]
@@ -57,10 +67,23 @@ Mitigations = Annotated[
 Budget = Annotated[
     int | None, option("Total of candidates, over all resumed parts of the run.", DEFAULTS.search.budget)
 ]
+Confirm = Annotated[
+    int | None,
+    option("Fresh seeds that train the front again after the search; 0 for none.", DEFAULTS.confirm.seeds),
+]
+ConfirmTrainings = Annotated[int | None, option("Trainings at most to confirm with.", DEFAULTS.confirm.trainings)]
+ConfirmMeasures = Annotated[
+    str | None, option("Scored besides the objectives when confirming.", "the objectives on another encoder")
+]
 Images = Annotated[int | None, option("Images sampled for each candidate.", DEFAULTS.sampling.images)]
 Sampler = Annotated[str | None, option("auto, gp, tpe, nsga2 or random.", DEFAULTS.search.sampler)]
 Out = Annotated[Path | None, option("Run folder; the same one resumes.", "runs/DATA-MODEL-SPACE")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+def first_process() -> bool:
+    """Whether this is the only process, or the first of those that `accelerate launch` started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
@@ -69,7 +92,8 @@ def exit_codes(interrupted: str = "nothing was written") -> Iterator[None]:
     try:
         yield
     except MemControlError as error:
-        Console(stderr=True, soft_wrap=True).print(f"memcontrol: {error}", markup=False, highlight=False)
+        named = "memcontrol" if first_process() else f"memcontrol (process {os.environ['RANK']})"
+        Console(stderr=True, soft_wrap=True).print(f"{named}: {error}", markup=False, highlight=False)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         message = f"memcontrol: interrupted; {interrupted}"

@@ -17,6 +17,9 @@ from memcontrol.cli.options import (
     Budget,
     CaptionColumn,
     Captions,
+    Confirm,
+    ConfirmMeasures,
+    ConfirmTrainings,
     Data,
     Images,
     Mitigations,
@@ -38,6 +41,7 @@ from memcontrol.cli.options import (
     exit_codes,
     overridden,
 )
+from memcontrol.cli.planning import DryRun, Tflops, print_plan
 from memcontrol.config import RunConfig, load_config
 from memcontrol.errors import MemControlError
 
@@ -64,12 +68,17 @@ def search(
     images: Images = None,
     sampler: Sampler = None,
     seed: Seed = None,
+    confirm: Confirm = None,
+    confirm_trainings: ConfirmTrainings = None,
+    confirm_measures: ConfirmMeasures = None,
     workers: Annotated[str, typer.Option(help="Processes; auto for one per GPU, or one per CPU core.")] = "auto",
     out: Out = None,
     config: Annotated[Path | None, typer.Option(help="YAML file; options override it.")] = None,
+    dry_run: DryRun = False,
+    tflops: Tflops = None,
     as_json: AsJson = False,
 ) -> None:
-    """Search for masks: fine-tune many for a short time, score them, and keep the Pareto front.
+    """Search for masks: fine-tune many for a short time, score them, and train the Pareto front again to confirm it.
 
     Example: memcontrol search --data faces --budget 50 --out runs/faces
     """
@@ -99,8 +108,15 @@ def search(
                 "sampling": {"images": images},
                 "scoring": {"objectives": objectives, "encoder_weights": weights or None},
                 "search": {"budget": budget, "sampler": sampler},
+                "confirm": {"seeds": confirm, "trainings": confirm_trainings, "measures": confirm_measures},
             },
         )
+        if dry_run:
+            from memcontrol.planning import plan_search
+
+            count = worker_count(workers)
+            print_plan(lambda: plan_search(settings, out, workers=count, tflops=tflops), as_json=as_json)
+            return
         _run_search(settings, out, worker_count(workers), as_json)
 
 
@@ -118,12 +134,15 @@ def worker_count(text: str) -> int | None:
 
 
 def _run_search(settings: RunConfig, out: Path | None, workers: int | None, as_json: bool) -> None:
+    from memcontrol.cli.confirm import confirmation_lines, print_confirmed, run_confirm
     from memcontrol.report import write_report
     from memcontrol.report.closing import closing_json, closing_sentences, closing_table
     from memcontrol.report.live import JsonLines, LiveView
     from memcontrol.run import RunFolder
+    from memcontrol.score import check_scoring
     from memcontrol.study.search import default_folder, search
 
+    check_scoring(settings.confirm.measures or (), settings.scoring)
     console, folder = Console(), RunFolder(out or default_folder(settings))
     try:
         if as_json:
@@ -136,12 +155,17 @@ def _run_search(settings: RunConfig, out: Path | None, workers: int | None, as_j
             write_report(folder)
         raise
     write_report(folder)
+    if not as_json:
+        console.print(closing_table(result.front, folder, ascii_only=console.options.ascii_only))
+        for sentence in closing_sentences(result.front, folder):
+            console.print(sentence, highlight=False)
+        if result.exhausted:
+            console.print("The space is exhausted: every candidate in it has been tried.")
+    if settings.confirm.seeds and any(member["learning_rate"] for member in result.front["front"]):
+        listener = JsonLines(sys.stdout) if as_json else confirmation_lines(folder, console)
+        run_confirm(folder, workers=workers, listener=listener)
     if as_json:
-        sys.stdout.write(json.dumps({"event": "result"} | closing_json(result.front, folder)) + "\n")
+        sys.stdout.write(json.dumps({"event": "result"} | closing_json(folder.read_front(), folder)) + "\n")
         return
-    console.print(closing_table(result.front, folder, ascii_only=console.options.ascii_only))
-    for sentence in closing_sentences(result.front, folder):
-        console.print(sentence, highlight=False)
-    if result.exhausted:
-        console.print("The space is exhausted: every candidate in it has been tried.")
+    print_confirmed(folder, console)
     console.print(f"Written to {folder.path}", highlight=False, soft_wrap=True)

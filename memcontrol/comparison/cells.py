@@ -92,13 +92,18 @@ def cells_of(config: ComparisonConfig) -> tuple[Cell, ...]:
     return (Cell(Recipe.of_method(FULL, config.rates.get(FULL))), *cells.values())
 
 
+def mask_row_name(path: Path) -> str:
+    """What a table calls a mask: its file's name, or its folder's where the file is `mask.json`."""
+    folder = path if path.is_dir() else path.parent if path.name == FILE_NAME else None
+    return path.stem if folder is None else folder.resolve().name
+
+
 def _masks(grids: Iterable[Grid]) -> dict[str, Recipe]:
     """Each mask by its path, named after its file, or after its folder where the file is `mask.json`."""
     found: dict[str, Recipe] = {}
     for text in dict.fromkeys(path for grid in grids for path in grid.masks):
         path = Path(text)
-        folder = path if path.is_dir() else path.parent if path.name == FILE_NAME else None
-        name = path.stem if folder is None else folder.resolve().name
+        name = mask_row_name(path)
         if name in METHODS or name in {recipe.name for recipe in found.values()}:
             raise MaskError(f"mask {path}: another row is named {name}: give the file another name")
         found[text] = Recipe.of_mask(name, Mask.from_pretrained(path))

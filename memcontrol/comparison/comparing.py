@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ import torch
 
 from memcontrol.cache import Cache, default_cache_folder
 from memcontrol.comparison.cells import Cell, cells_of
-from memcontrol.comparison.config import ComparisonConfig
+from memcontrol.comparison.config import ComparisonConfig, RowsConfig
 from memcontrol.comparison.ledger import CellLedger
 from memcontrol.comparison.methods import METHODS
 from memcontrol.comparison.results import ComparisonFolder, Told, document_of, shown_columns, write_results
 from memcontrol.comparison.worker import CellOrder, CellWorker, run_cell_worker
-from memcontrol.run import write_atomically
+from memcontrol.run import RunFolder, write_atomically
 from memcontrol.study.events import Event, Finished, Listener, Note
 from memcontrol.study.processes import run_processes, worker_devices
 from memcontrol.study.shared import sole_launch
@@ -65,40 +65,88 @@ def compare(
         MemControlError: bad input, before anything is trained; or a comparison that cannot go on, its scores kept.
         KeyboardInterrupt: after every worker has stopped and the results so far are written.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     cells = cells_of(config)
-    devices = worker_devices(workers)
-    if devices[0] == "cpu":
-        torch.set_num_threads(1)
-    cache = Cache(default_cache_folder())
-    laboratory = Laboratory(config.run(config.seeds[0]), cache=cache, device=devices[0])
+    laboratory, devices = opened(config, workers)
     for cell in cells:
         cell.check(laboratory.frozen, laboratory.dataset)
     shown_columns(config, laboratory.score_names)
     folder = ComparisonFolder(out or default_folder(config))
     folder.prepare()
     with sole_launch(folder, "comparison"):
-        return _compare(config, cells, laboratory, folder, devices, listener)
+        order = cell_order(config, cells, laboratory, folder)
+        ledger, told = order.ledger(), told_of(laboratory)
+        write_atomically(folder.config, config.to_yaml())
+
+        def write() -> None:
+            write_results(ledger, cells, told, folder)
+
+        try:
+            notes = (*laboratory.notes, *cautions(config, cells))
+            train_cells(order, ledger, laboratory, devices=devices, listener=listener, notes=notes, write=write)
+        finally:
+            document = document_of(config, ledger, cells, told)
+            folder.write_json(folder.document, document)
+    return ComparisonResult(folder, document)
 
 
-def _compare(
-    config: ComparisonConfig,
-    cells: tuple[Cell, ...],
+def opened(config: RowsConfig, workers: int | None) -> tuple[Laboratory, list[str]]:
+    """What all rows of the first seed share, and the devices that workers take.
+
+    Args:
+        workers: processes; None for one per GPU, or one per core where there is none.
+    """
+    devices = prepared_devices(workers)
+    cache = Cache(default_cache_folder())
+    return Laboratory(config.run(config.seeds[0]), cache=cache, device=devices[0]), devices
+
+
+def prepared_devices(workers: int | None) -> list[str]:
+    """The devices that workers take, with this process set up to train on the first of them.
+
+    Args:
+        workers: processes; None for one per GPU, or one per core where there is none.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    devices = worker_devices(workers)
+    if devices[0] == "cpu":
+        torch.set_num_threads(1)
+    return devices
+
+
+def cell_order(config: RowsConfig, cells: tuple[Cell, ...], laboratory: Laboratory, folder: RunFolder) -> CellOrder:
+    """What the workers of these rows need to know."""
+    return CellOrder(config, cells, _identity(config, laboratory), folder.path, laboratory.frozen.cache.folder)
+
+
+def train_cells(
+    order: CellOrder,
+    ledger: CellLedger,
     laboratory: Laboratory,
-    folder: ComparisonFolder,
+    *,
     devices: Sequence[str],
     listener: Listener,
-) -> ComparisonResult:
-    order = CellOrder(config, cells, _identity(config, laboratory), folder.path, laboratory.frozen.cache.folder)
-    ledger, told = order.ledger(), _told(laboratory)
+    notes: Sequence[str],
+    write: Callable[[], None],
+) -> None:
+    """Train every row with every seed, or what is left of that.
+
+    Args:
+        ledger: the order's.
+        laboratory: of the first seed.
+        notes: told before the first training.
+        write: writes the lines so far; called after every training, and at the end, whatever ended it.
+
+    Raises:
+        RunError: every training failed, or a worker died.
+        KeyboardInterrupt: after every worker has stopped.
+    """
     done = ledger.enqueue()
-    write_atomically(folder.config, config.to_yaml())
-    for text in (*laboratory.notes, *_cautions(config, cells), _plan(ledger, done, len(devices))):
+    for text in (*notes, _plan(ledger, done, len(devices))):
         listener(Note(text))
 
     def watch(event: Event) -> None:
         if isinstance(event, Finished):
-            write_results(ledger, cells, told, folder)
+            write()
         listener(event)
 
     try:
@@ -107,13 +155,10 @@ def _compare(
         else:
             run_processes(run_cell_worker, order, list(devices), watch)
     finally:
-        write_results(ledger, cells, told, folder)
-        document = document_of(config, ledger, cells, told)
-        folder.write_json(folder.document, document)
-    return ComparisonResult(folder, document)
+        write()
 
 
-def _identity(config: ComparisonConfig, laboratory: Laboratory) -> dict[str, str]:
+def _identity(config: RowsConfig, laboratory: Laboratory) -> dict[str, str]:
     content = config.model_dump(mode="json", include=set(SHARED))
     return flattened(content) | {
         "architecture": laboratory.model.architecture,
@@ -121,7 +166,8 @@ def _identity(config: ComparisonConfig, laboratory: Laboratory) -> dict[str, str
     }
 
 
-def _told(laboratory: Laboratory) -> Told:
+def told_of(laboratory: Laboratory) -> Told:
+    """What the results say besides scores."""
     return Told(
         names=laboratory.score_names,
         unet_numel=sum(parameter.numel() for parameter in laboratory.frozen.unet.parameters()),
@@ -129,7 +175,7 @@ def _told(laboratory: Laboratory) -> Told:
     )
 
 
-def _cautions(config: ComparisonConfig, cells: Sequence[Cell]) -> list[str]:
+def cautions(config: RowsConfig, cells: Sequence[Cell]) -> list[str]:
     """What a reader should know of learning rates and lengths that were not chosen for this comparison."""
     own = {cell.recipe.name for cell in cells if cell.recipe.space is not None} - set(config.rates)
     notes = []

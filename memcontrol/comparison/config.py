@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
@@ -85,6 +85,7 @@ def _rate(name: str, text: str) -> float:
     return rate
 
 
+Read = TypeVar("Read", bound=Settings)
 Listed = Annotated[tuple[str, ...], BeforeValidator(listed)]
 Mitigations = Annotated[tuple[str, ...], BeforeValidator(listed_mitigations), Field(min_length=1)]
 Seeds = Annotated[
@@ -121,23 +122,19 @@ class ComparisonScoring(ScoringConfig):
     reported: Names = ("kid@efficientnet-lite0", "amd@efficientnet-lite0", "copied_share@pixels")
 
 
-class ComparisonConfig(Settings):
-    """Everything that decides a comparison's scores.
+class RowsConfig(Settings):
+    """What all rows of a table share, whatever the rows are.
 
     Attributes:
         data: its training set is drawn anew for every seed.
-        grids: the rows; plain full fine-tuning is added where none of them has it.
         rates: learning rates of methods, where they are not those of `METHODS`.
         seeds: of the draw of the sets, of training and of sampling.
         columns: scores that the tables show; all unless given.
-        tuning: `steps` are those of every row.
+        tuning: `steps` are those of every row that has no number of its own.
     """
 
     data: DataConfig = DataConfig()
     model: str = "tiny"
-    grids: Annotated[tuple[Grid, ...], Field(min_length=1)] = (
-        Grid(methods=(FREEZE, "full", "difffit", "attention", "svdiff")),
-    )
     rates: Annotated[dict[str, Rate], BeforeValidator(chosen_rates)] = Field(default_factory=dict)
     seeds: Seeds = (0, 1, 2)
     columns: Names | None = None
@@ -170,8 +167,20 @@ class ComparisonConfig(Settings):
         )
 
     def to_yaml(self) -> str:
-        """This configuration as YAML that `load_comparison` reads back."""
+        """This configuration as YAML that can be read back."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+class ComparisonConfig(RowsConfig):
+    """Everything that decides a comparison's scores.
+
+    Attributes:
+        grids: the rows; plain full fine-tuning is added where none of them has it.
+    """
+
+    grids: Annotated[tuple[Grid, ...], Field(min_length=1)] = (
+        Grid(methods=(FREEZE, "full", "difffit", "attention", "svdiff")),
+    )
 
 
 def load_comparison(path: Path) -> ComparisonConfig:
@@ -180,17 +189,26 @@ def load_comparison(path: Path) -> ComparisonConfig:
     Raises:
         MemControlError: no such file, not YAML, or a key or value that is not allowed (named in the message).
     """
+    config = read_settings(path, ComparisonConfig)
+    grids = tuple(
+        grid.model_copy(update={"masks": tuple(str(path.parent / mask) for mask in grid.masks)})
+        for grid in config.grids
+    )
+    return config.model_copy(update={"grids": grids})
+
+
+def read_settings(path: Path, kind: type[Read]) -> Read:
+    """A configuration from YAML; keys left out take their defaults.
+
+    Raises:
+        MemControlError: no such file, not YAML, or a key or value that is not allowed (named in the message).
+    """
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        config = ComparisonConfig.model_validate(content)
+        return kind.model_validate(content)
     except OSError as error:
         raise MemControlError(f"no configuration file {path}: name an existing YAML file with --config") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise MemControlError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         raise MemControlError(f"{path}: {validation_message(error)}") from error
-    grids = tuple(
-        grid.model_copy(update={"masks": tuple(str(path.parent / mask) for mask in grid.masks)})
-        for grid in config.grids
-    )
-    return config.model_copy(update={"grids": grids})

@@ -42,6 +42,7 @@ class CellLedger(SharedStudy):
     Args:
         cells: name -> hash of what the row is; rows may be added to a folder's comparison later, and not changed.
         seeds: in the order in which they are worked through.
+        elsewhere: what messages offer to those who want other rows or settings.
 
     Raises:
         RunError: the folder's comparison was made with other settings, or has another row of that name.
@@ -55,9 +56,11 @@ class CellLedger(SharedStudy):
         seeds: Sequence[int],
         objectives: Sequence[str],
         identity: Mapping[str, str],
+        elsewhere: str = "another --out",
     ) -> None:
         directions: list[Direction] = ["minimize" if direction(name) == "lower" else "maximize" for name in objectives]
-        super().__init__(folder, STUDY, directions=directions, identity=identity, sampler=RandomSampler(seed=0))
+        sampler = RandomSampler(seed=0)
+        super().__init__(folder, STUDY, directions=directions, identity=identity, sampler=sampler, elsewhere=elsewhere)
         self.cells, self.seeds = dict(cells), tuple(seeds)
         self.keys: tuple[Key, ...] = tuple((name, seed) for seed in self.seeds for name in self.cells)
         with self.lock:
@@ -69,7 +72,7 @@ class CellLedger(SharedStudy):
         if changed:
             raise RunError(
                 f"{self.folder.path} holds another row {changed[0]}: its rate, groups or strengths were others; "
-                "use the same to resume it, or another --out"
+                f"use the same to resume it, or {self.elsewhere}"
             )
         if not self.cells.keys() <= known.keys():
             self.study.set_user_attr("cells", known | self.cells)
@@ -87,7 +90,7 @@ class CellLedger(SharedStudy):
             elif known != content:
                 raise RunError(
                     f"the data of seed {seed} changed since {self.folder.path} was begun: use the same data to "
-                    "resume it, or another --out"
+                    f"resume it, or {self.elsewhere}"
                 )
 
     def enqueue(self) -> int:

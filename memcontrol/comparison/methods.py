@@ -56,12 +56,14 @@ class Recipe:
         rate: peak learning rate; None where nothing trains.
         space: of a method; None for the untuned model and for a mask.
         mask: of a mask file.
+        steps: optimizer steps, where they are not those of every row.
     """
 
     name: str
     rate: float | None
     space: SearchSpace | None = None
     mask: Mask | None = None
+    steps: int | None = None
 
     @classmethod
     def of_method(cls, name: str, rate: float | None = None) -> Recipe:
@@ -84,7 +86,8 @@ class Recipe:
     def content(self) -> str:
         """Hash of what decides its scores besides a run's settings."""
         mask = None if self.mask is None else [[g.method, g.parameters, dict(g.settings)] for g in self.mask.trained]
-        return fingerprint([self.rate, None if self.space is None else self.space.sha256, mask])
+        parts = [self.rate, None if self.space is None else self.space.sha256, mask]
+        return fingerprint(parts if self.steps is None else [*parts, self.steps])
 
     def groups(self, unet: nn.Module) -> tuple[ParameterGroup, ...]:
         """The groups that train; none for the untuned model.

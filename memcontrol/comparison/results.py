@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from optuna.trial import FrozenTrial, TrialState
 
 from memcontrol.comparison.cells import FULL_ALONE, Cell
-from memcontrol.comparison.config import ComparisonConfig
+from memcontrol.comparison.config import RowsConfig
 from memcontrol.comparison.intervals import Mean, mean_over_seeds, paired_difference
 from memcontrol.comparison.ledger import CellLedger
 from memcontrol.errors import MemControlError, RunError, nearest_names
@@ -24,7 +24,13 @@ SCHEMA = "memcontrol/comparison@1"
 
 @dataclass(frozen=True)
 class ComparisonFolder(RunFolder):
-    """The files of one comparison; those of a search that it has too have the same names."""
+    """The files of one comparison; those of a search that it has too have the same names.
+
+    Attributes:
+        schema: of its document.
+    """
+
+    schema: ClassVar[str] = SCHEMA
 
     @property
     def results(self) -> Path:
@@ -52,7 +58,7 @@ class ComparisonFolder(RunFolder):
         return self.path / "comparison.png"
 
     def read(self) -> dict[str, Any]:
-        """The content of `comparison.json`.
+        """The content of its document.
 
         Raises:
             RunError: there is none, or it is not one of this program's.
@@ -61,8 +67,8 @@ class ComparisonFolder(RunFolder):
             content: dict[str, Any] = json.loads(self.document.read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError) as error:
             raise RunError(f"no comparison in {self.path} ({error}): name the folder of one that has begun") from error
-        if content.get("schema") != SCHEMA:
-            raise RunError(f"{self.document}: expected schema {SCHEMA}, got {content.get('schema')!r}")
+        if content.get("schema") != self.schema:
+            raise RunError(f"{self.document}: expected schema {self.schema}, got {content.get('schema')!r}")
         return content
 
 
@@ -81,7 +87,7 @@ class Told:
     data: Mapping[str, Any]
 
 
-def shown_columns(config: ComparisonConfig, names: Sequence[str]) -> tuple[str, ...]:
+def shown_columns(config: RowsConfig, names: Sequence[str]) -> tuple[str, ...]:
     """The scores that tables show.
 
     Raises:
@@ -126,7 +132,7 @@ def _state(trial: FrozenTrial | None) -> str:
     return "interrupted" if was_interrupted(trial) else trial.state.name.lower()
 
 
-def document_of(config: ComparisonConfig, ledger: CellLedger, cells: Sequence[Cell], told: Told) -> dict[str, Any]:
+def document_of(config: RowsConfig, ledger: CellLedger, cells: Sequence[Cell], told: Told) -> dict[str, Any]:
     """The content of `comparison.json`: for each row and score the mean over seeds, and minus full fine-tuning's."""
     latest = ledger.latest()
     done = {

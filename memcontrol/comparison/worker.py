@@ -6,14 +6,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import optuna
 import torch
 
 from memcontrol.cache import Cache
 from memcontrol.comparison.cells import Cell
-from memcontrol.comparison.config import ComparisonConfig
 from memcontrol.comparison.ledger import CellLedger, CellWork
+from memcontrol.config import RunConfig
 from memcontrol.run import RunFolder
 from memcontrol.study.events import Listener, Progress
 from memcontrol.study.pictures import beside_training
@@ -21,15 +22,31 @@ from memcontrol.study.telling import Teller
 from memcontrol.study.trial import Evaluation, Laboratory
 
 
+class SharedSettings(Protocol):
+    """What all rows share, for each seed."""
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """In the order in which they are worked through."""
+
+    def run(self, seed: int) -> RunConfig:
+        """The settings of one seed."""
+
+
 @dataclass(frozen=True)
 class CellOrder:
-    """What a worker needs to know; small enough to send to a new process."""
+    """What a worker needs to know; small enough to send to a new process.
 
-    config: ComparisonConfig
+    Attributes:
+        elsewhere: what messages offer to those who want other rows or settings.
+    """
+
+    config: SharedSettings
     cells: tuple[Cell, ...]
     identity: Mapping[str, str]
     folder: Path
     cache: Path
+    elsewhere: str = "another --out"
 
     def ledger(self) -> CellLedger:
         """The comparison's study, made or joined.
@@ -41,8 +58,9 @@ class CellOrder:
             RunFolder(self.folder),
             cells={cell.name: cell.content for cell in self.cells},
             seeds=self.config.seeds,
-            objectives=self.config.scoring.objectives,
+            objectives=self.config.run(self.config.seeds[0]).scoring.objectives,
             identity=self.identity,
+            elsewhere=self.elsewhere,
         )
 
 
@@ -120,7 +138,7 @@ class CellWorker:
         """The evaluation, and how many numbers were trained."""
         cell = self.cells[work.cell]
         groups = cell.recipe.groups(laboratory.frozen.unet)
-        steps = self.order.config.tuning.steps
+        steps = cell.recipe.steps or laboratory.config.tuning.steps
         told = self.teller.progress(name)
         evaluation = laboratory.evaluate(groups, cell.recipe.rate, steps, told, mitigations=cell.plan)
         return evaluation, sum(group.numel for group in groups)

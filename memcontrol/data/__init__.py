@@ -59,6 +59,7 @@ def load_dataset(config: DataConfig, *, resolution: int, seed: int) -> Dataset:
         MissingPackageError: the source needs a package that is not installed.
     """
     if config.source in SOURCES:
+        _refuse_class_names(config)
         return SOURCES[config.source](config, resolution=resolution, seed=seed)
     from memcontrol.data.splitting import split_pool
 
@@ -86,6 +87,8 @@ def _opened(config: DataConfig, resolution: int) -> Pool:
     from memcontrol.data.table import table_pool
 
     path = Path(config.source).expanduser()
+    if config.source.startswith(PREFIX) or (path.exists() and (path.is_file() or is_saved_dataset(path))):
+        _refuse_class_names(config)
     if config.source.startswith(PREFIX):
         return huggingface_pool(config.source, config, resolution=resolution)
     if path.is_dir():
@@ -101,6 +104,15 @@ def _opened(config: DataConfig, resolution: int) -> Pool:
     if suffix == ".npz":
         return medmnist_pool(path, config, resolution=resolution)
     raise DataError(f"{path} is not a data source: give {_EXPECTED}")
+
+
+def _refuse_class_names(config: DataConfig) -> None:
+    """Raises DataError where class names are asked of what has no class folders."""
+    if config.captions == "class-names":
+        raise DataError(
+            f"captions class-names with {config.source}: they are the names of an image folder's subfolders; "
+            "give such a folder, or use --captions column or none"
+        )
 
 
 def _short_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""A folder of images, with captions in `metadata.csv` or `metadata.jsonl`, or without captions."""
+"""A folder of images, with captions in `metadata.csv` or `metadata.jsonl`, from its class folders, or without."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from memcontrol.config import DataConfig
+from memcontrol.data.class_names import class_folders
 from memcontrol.data.decoding import SUFFIXES, decode_image
 from memcontrol.data.notes import counted
 from memcontrol.data.pool import Pool, opened_pool
@@ -17,17 +18,23 @@ METADATA = ("metadata.csv", "metadata.jsonl")
 
 
 def folder_pool(path: Path, config: DataConfig, *, resolution: int) -> Pool:
-    """Images of a folder: those that its metadata lists or, without metadata and captions, all that it holds.
+    """Images of a folder: those that its metadata lists or, without metadata, all that it holds.
 
-    Metadata is read for subjects and splits even where captions are not wanted.
+    Metadata is read for subjects and splits even where captions are not wanted. Without metadata there are no captions,
+    or they are class names (`memcontrol.data.class_names`).
 
     Raises:
-        DataError: no images, captions wanted but no metadata, or metadata that does not fit the files.
+        DataError: no images, captions wanted but no metadata, or metadata or class folders that do not fit the files.
     """
     name = path.resolve().name
     present = [path / file for file in METADATA if (path / file).is_file()]
     if not present:
         return _unlisted_pool(path, config, resolution=resolution, name=name)
+    if config.captions == "class-names":
+        raise DataError(
+            f"captions class-names with {present[0]}: the folder lists its images there; use --captions column or "
+            "none, or remove that file"
+        )
     pool = rows_pool(read_rows(present[0]), config, resolution=resolution, name=name, path_columns=("file_name",))
     unused = [f"read {present[0].name}, not {other.name}" for other in present[1:]]
     return replace(pool, notes=tuple(unused))
@@ -40,15 +47,18 @@ def _unlisted_pool(path: Path, config: DataConfig, *, resolution: int, name: str
     if config.captions == "column":
         raise DataError(
             f"no metadata.csv or metadata.jsonl in {path} ({counted(len(keys), 'image')} there): add one with the "
-            f"columns file_name and {config.caption_column}, or use --captions none"
+            f"columns file_name and {config.caption_column}, or use --captions none, or --captions class-names where "
+            "each class has a subfolder"
         )
     files = [path / key for key in keys]
+    classes = class_folders(path, keys) if config.captions == "class-names" else None
     return opened_pool(
         name,
         lambda i: decode_image(files[i], name=str(files[i])),
         resolution=resolution,
         keys=keys,
-        captions=[""] * len(keys),
+        captions=[""] * len(keys) if classes is None else classes.captions,
+        splits=None if classes is None else classes.splits,
     )
 
 

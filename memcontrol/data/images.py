@@ -49,9 +49,9 @@ class ImageSet:
             read=lambda inner: self.read(chosen[inner]),
         )
 
-    def with_captions(self, how: Literal["column", "none"]) -> ImageSet:
+    def with_captions(self, how: Literal["column", "class-names", "none"]) -> ImageSet:
         """The same images with their captions, or with empty ones, as `DataConfig.captions` says."""
-        return self if how == "column" else replace(self, captions=("",) * len(self))
+        return replace(self, captions=("",) * len(self)) if how == "none" else self
 
 
 def images_from_array(
@@ -97,6 +97,11 @@ class Dataset:
     heldout: HeldOut
     same_subjects: ImageSet | None = None
     notes: tuple[str, ...] = ()
+
+    def on_confirmation(self) -> Dataset:
+        """The same data set with the third held-out set in the place of those for fidelity and for copying."""
+        third = self.heldout.confirmation
+        return replace(self, heldout=HeldOut(third, third, third))
 
     def counts(self) -> Mapping[str, int]:
         """How many images each part has."""

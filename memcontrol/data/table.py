@@ -123,7 +123,8 @@ def rows_pool(rows: Rows, config: DataConfig, *, resolution: int, name: str, pat
     """The images that rows list, read from the folder that the table is in.
 
     Raises:
-        DataError: a column that is missing, or a row whose file is missing, outside the folder, or listed twice.
+        DataError: a column that is missing, captions of which all are empty, or a row whose file is missing, outside
+            the folder, or listed twice.
     """
     keys = _keys(rows, _path_column(rows, config, path_columns))
     files = [rows.path.parent / key for key in keys]
@@ -152,7 +153,13 @@ def _captions(rows: Rows, config: DataConfig) -> tuple[str, ...]:
         return ("",) * len(rows.rows)
     if config.caption_column not in rows.columns:
         raise missing_caption_column(config.caption_column, _described(rows))
-    return tuple(row[config.caption_column] for row in rows.rows)
+    captions = tuple(row[config.caption_column] for row in rows.rows)
+    if captions and not any(caption.strip() for caption in captions):
+        raise DataError(
+            f'every caption in column "{config.caption_column}" of {rows.path} is empty: name another column with '
+            "--caption-column, or use --captions none to train without captions"
+        )
+    return captions
 
 
 def missing_caption_column(name: str, described: str) -> DataError:

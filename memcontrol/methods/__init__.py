@@ -9,13 +9,14 @@ from pathlib import Path
 
 import torch
 
+from memcontrol.errors import ModelError
 from memcontrol.methods.attachment import Attachment, Resources, Savable, Tunable, TuningMethod
 from memcontrol.methods.difffit import DiffFit
 from memcontrol.methods.full import FullTuning
 from memcontrol.methods.lora import LoRA
 from memcontrol.methods.svdiff import SVDiff
 
-__all__ = ["METHODS", "Resources", "Tuning", "tuned", "tuned_numel"]
+__all__ = ["METHODS", "Resources", "Tunable", "Tuning", "changed_names", "tuned", "tuned_numel"]
 
 METHODS: Mapping[str, TuningMethod] = {"full": FullTuning(), "difffit": DiffFit(), "svdiff": SVDiff(), "lora": LoRA()}
 """In the order in which they are attached: `full` comes first, since it finds parameters by their plain names."""
@@ -56,6 +57,28 @@ def tuned_numel(tunable: Tunable, unet: torch.nn.Module) -> int:
     """
     method = METHODS[tunable.method]
     return sum(method.numel(unet, parameter, tunable.settings) for parameter in tunable.parameters)
+
+
+def changed_names(unet: torch.nn.Module, tunables: Sequence[Tunable]) -> tuple[str, ...]:
+    """Parameters of a plain U-Net that hold what was tuned once it is folded, in the U-Net's order; all others stay.
+
+    Args:
+        unet: with nothing attached, or inside `Tuning.folded`.
+
+    Raises:
+        SpaceError: a method does not fit one of the layers.
+        ModelError: the U-Net lacks one of the parameters under its plain name.
+    """
+    chosen = {
+        name
+        for tunable in tunables
+        for parameter in tunable.parameters
+        for name in METHODS[tunable.method].changes(unet, parameter)
+    }
+    names = tuple(name for name, _ in unet.named_parameters() if name in chosen)
+    if missing := sorted(chosen.difference(names)):
+        raise ModelError(f"this U-Net has no parameter {missing[0]}: give a plain one, with nothing attached")
+    return names
 
 
 @contextmanager

@@ -115,6 +115,9 @@ class TuningMethod(Protocol):
             SpaceError: the method does not fit this layer.
         """
 
+    def changes(self, unet: torch.nn.Module, parameter: str) -> tuple[str, ...]:
+        """Dotted names of the plain U-Net's parameters that hold what was tuned once it is folded."""
+
     def attached(
         self, unet: torch.nn.Module, tunables: Sequence[Tunable], resources: Resources
     ) -> AbstractContextManager[Attachment]:

@@ -18,19 +18,21 @@ class ScaledLayer:
     While attached the factors are parameters of the layer, so that several processes average their gradients.
 
     Attributes:
-        factors: each `(out_features,)`, by the name that it has in the layer.
+        factors: each `(out_features,)` float32 at least, by the name that it has in the layer; half precision would
+            lose small steps.
     """
 
     def __init__(self, module: torch.nn.Linear, count: int) -> None:
         self.module = module
-        ones = module.weight.new_ones(module.out_features)
+        kind = torch.promote_types(module.weight.dtype, torch.float32)
+        ones = module.weight.new_ones(module.out_features, dtype=kind)
         self.factors = {f"difffit_scale_{place}": torch.nn.Parameter(ones.clone()) for place in range(count)}
 
     def attach(self) -> None:
         """Scale the layer's outputs from now on."""
         for name, factor in self.factors.items():
             self.module.register_parameter(name, factor)
-        self._hook = self.module.register_forward_hook(lambda _module, _inputs, output: output * self.scale())
+        self._hook = self.module.register_forward_hook(self._scaled)
 
     def detach(self) -> None:
         """Leave the layer as it was."""
@@ -39,20 +41,26 @@ class ScaledLayer:
             delattr(self.module, name)
 
     def scale(self) -> torch.Tensor:
-        """The product of the factors, `(out_features,)`."""
-        first, *others = self.factors.values()
+        """The product of the factors that the layer has now, `(out_features,)`."""
+        first, *others = map(self.module.get_parameter, self.factors)
         product: torch.Tensor = first
         for factor in others:
             product = product * factor
         return product
 
+    def _scaled(self, _module: torch.nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
+        scaled = output * self.scale()
+        # Where autocast rounds outputs below the weights' type, they go on in that of the factors.
+        return scaled.to(output.dtype) if self.module.weight.dtype == output.dtype else scaled
+
     @contextmanager
     def folded(self) -> Iterator[None]:
         """Inside, the layer is a plain one whose weight and bias hold the factors."""
         with torch.no_grad():
-            values = {"weight": self.module.weight * self.scale()[:, None]}
+            kind = self.module.weight.dtype
+            values = {"weight": (self.module.weight * self.scale()[:, None]).to(kind)}
             if self.module.bias is not None:
-                values["bias"] = self.module.bias * self.scale()
+                values["bias"] = (self.module.bias * self.scale()).to(kind)
         self.detach()
         try:
             with replaced(self.module, values):
@@ -78,6 +86,11 @@ class DiffFit:
             SpaceError: not the weight of a linear layer.
         """
         return _linear(unet, parameter).out_features * _factors(parameter)
+
+    def changes(self, unet: torch.nn.Module, parameter: str) -> tuple[str, ...]:
+        """The layer's weight, and its bias where it has one."""
+        bias = f"{parameter.removesuffix('weight')}bias"
+        return (parameter,) if _linear(unet, parameter).bias is None else (parameter, bias)
 
     @contextmanager
     def attached(

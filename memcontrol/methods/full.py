@@ -30,6 +30,10 @@ class FullTuning:
         """As many as the parameter holds."""
         return unet.get_parameter(parameter).numel()
 
+    def changes(self, unet: torch.nn.Module, parameter: str) -> tuple[str, ...]:
+        """The parameter itself."""
+        return (parameter,)
+
     @contextmanager
     def attached(
         self, unet: torch.nn.Module, tunables: Sequence[Tunable], resources: Resources

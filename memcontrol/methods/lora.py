@@ -107,6 +107,10 @@ class LoRA:
         weight = _layer(unet, parameter).get_parameter("weight")
         return int(settings["rank"]) * (len(weight) + math.prod(weight.shape[1:]))
 
+    def changes(self, unet: torch.nn.Module, parameter: str) -> tuple[str, ...]:
+        """The parameter itself."""
+        return (parameter,)
+
     @contextmanager
     def attached(
         self, unet: torch.nn.Module, tunables: Sequence[Tunable], resources: Resources

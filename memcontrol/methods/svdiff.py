@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import nn
@@ -22,7 +23,8 @@ class SpectralShift(nn.Module):
     """A parametrization of a weight, W + u diag(relu(s + shift) - s) vh: at zero it gives W to the last bit.
 
     Attributes:
-        factors: W's decomposition, on W's device; no buffers, so that no state dict and no broadcast carries them.
+        factors: W's decomposition, on the shift's device wherever that is moved; no buffers, so that no state dict and
+            no broadcast carries them.
         shift: `(k,)` float32, whatever W's type: half precision would lose small steps.
     """
 
@@ -30,6 +32,11 @@ class SpectralShift(nn.Module):
         super().__init__()
         self.factors = factors
         self.shift = nn.Parameter(torch.zeros_like(factors.s))
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.factors = self.factors.to(self.shift.device)
+        return self
 
     def values(self) -> torch.Tensor:
         """The shifted singular values, `(k,)` float32."""
@@ -91,8 +98,7 @@ class FactoredConvolution:
 
     def __init__(self, module: nn.Conv2d, shift: SpectralShift) -> None:
         self.module, self.shift, self.rebuilt = module, shift, module.forward
-        kernel = (-1, module.in_channels, *module.kernel_size)
-        self.project, self.expand = shift.factors.vh.reshape(kernel), shift.factors.u[:, :, None, None]
+        self.kernel = (-1, module.in_channels, *module.kernel_size)
         self.columns = shift.factors.vh.shape[1]
 
     def __call__(self, input: torch.Tensor) -> torch.Tensor:
@@ -102,10 +108,11 @@ class FactoredConvolution:
         positions = input.numel() // (module.in_channels * vertical * horizontal)
         if not factored_is_cheaper(module.out_channels, self.columns, positions):
             return self.rebuilt(input)
-        inner = module._conv_forward(input, self.project.to(input.dtype), None)
+        factors = self.shift.factors
+        inner = module._conv_forward(input, factors.vh.reshape(self.kernel).to(input.dtype), None)
         inner = inner * self.shift.change()[:, None, None]
         plain: torch.Tensor = module._conv_forward(input, _original(module), module.bias)
-        return plain + F.conv2d(inner.to(input.dtype), self.expand.to(input.dtype))
+        return plain + F.conv2d(inner.to(input.dtype), factors.u[:, :, None, None].to(input.dtype))
 
 
 @dataclass(frozen=True)
@@ -168,6 +175,10 @@ class SVDiff:
         missing = ", which has none" if weight is None else ""
         found = f"{parameter} is the {leaf} of a {type(module).__name__}{missing}"
         raise SpaceError(f"svdiff shifts weights of {kinds} alone: {found}; exclude it, or tune it by another method")
+
+    def changes(self, unet: nn.Module, parameter: str) -> tuple[str, ...]:
+        """The parameter itself."""
+        return (parameter,)
 
     @contextmanager
     def attached(

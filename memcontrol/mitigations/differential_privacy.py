@@ -12,7 +12,7 @@ from accelerate import Accelerator
 
 from memcontrol.config import TuningConfig
 from memcontrol.errors import MemControlError
-from memcontrol.finetuning import AfterStep, BeforeStep, Step, TrainingBatches, finetune_pipeline
+from memcontrol.finetuning import AfterStep, BeforeStep, Step, TrainingBatches, TrainingState, finetune_pipeline
 from memcontrol.mitigations.per_sample_gradients import NoisyGradients, per_sample
 from memcontrol.mitigations.privacy_accounting import PoissonBatches, PrivacyLoss, privacy_loss
 from memcontrol.pipeline import FrozenPipeline
@@ -61,23 +61,25 @@ class DifferentialPrivacy:
         config: TuningConfig,
         accelerator: Accelerator,
         after: AfterStep | None = None,
+        state: TrainingState | None = None,
     ) -> Iterator[Step]:
         """`finetune_pipeline` under this mitigation; `Step.kept` is the size of the batch drawn, which may be 0.
 
         Where none was drawn, the step is taken by noise alone, and its loss is that of a sample that does not count.
 
         Raises:
-            MemControlError: several processes, half precision, a batch larger than the training set, or a method of
-                whose parameters opacus does not know each sample's gradient.
+            MemControlError: several processes, half precision, accumulation or gradient checkpointing (each sample's
+                gradient is kept in one backward pass), a batch larger than the training set, or a method of whose
+                parameters opacus does not know each sample's gradient.
             MissingPackageError: opacus is not installed.
         """
         if not self.noise and self.clip == math.inf:
             plain = (frozen, parameters, batches)
             yield from finetune_pipeline(
-                *plain, learning_rate=learning_rate, config=config, accelerator=accelerator, after=after
+                *plain, learning_rate=learning_rate, config=config, accelerator=accelerator, after=after, state=state
             )
             return
-        _check_accelerator(accelerator)
+        self.check(config, accelerator)
         drawn = PoissonBatches.of(batches)
         with self.gradients(frozen.unet, parameters, batch=batches.batch, seed=batches.seed, drawn=drawn) as before:
             for step in finetune_pipeline(
@@ -89,8 +91,19 @@ class DifferentialPrivacy:
                 accelerator=accelerator,
                 before=before,
                 after=after,
+                state=state,
             ):
                 yield replace(step, kept=len(drawn.drawn(step.number - 1)))
+
+    def check(self, config: TuningConfig, accelerator: Accelerator) -> None:
+        """Refuse, before anything is trained, what this mitigation cannot be trained with.
+
+        Raises:
+            MemControlError: several processes, half precision, accumulation or gradient checkpointing.
+        """
+        if self.noise or self.clip < math.inf:
+            _check_accelerator(accelerator)
+            _check_backward(config)
 
     @contextmanager
     def gradients(
@@ -133,3 +146,12 @@ def _check_accelerator(accelerator: Accelerator) -> None:
             f"differential privacy: mixed_precision {accelerator.mixed_precision}: expected no, since gradients that "
             "are scaled or rounded would be clipped at another norm"
         )
+
+
+def _check_backward(config: TuningConfig) -> None:
+    for name in ("accumulation", "gradient_checkpointing"):
+        if getattr(config, name) != TuningConfig.model_fields[name].default:
+            raise MemControlError(
+                f"differential privacy: {name} {getattr(config, name)}: expected none, since each sample's gradient is "
+                "kept in one backward pass over the whole batch; lower the batch size instead"
+            )

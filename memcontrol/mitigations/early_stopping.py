@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,6 +87,7 @@ class Watch:
     best: Check | None = None
     _tensors: list[torch.Tensor] = field(default_factory=list)
     _waited: int = 0
+    _stopped: bool = False
 
     def steps(self, steps: Iterator[Step]) -> Iterator[Step]:
         """`steps`, or as many of them as it takes.
@@ -102,15 +104,34 @@ class Watch:
         last: Step | None = None
         for step in steps:
             last = step
-            if step.number % self.strength.every == 0 and self._stops(step):
-                self._restore(step)
-                yield step
-                return
+            checked = bool(self.checks) and self.checks[-1].step >= step.number
+            if not checked and step.number % self.strength.every == 0 and self._stops(step):
+                self._stopped = True
+                step.settle(self._tensors)
             yield step
+            if self._stopped:
+                return
         if last is not None:
             if not self.checks or self.checks[-1].step != last.number:
                 self._stops(last)
-            self._restore(last)
+            last.settle(self._tensors)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The checks so far, and the best tensors."""
+        return {
+            "checks": [asdict(check) for check in self.checks],
+            "best": None if self.best is None else asdict(self.best),
+            "tensors": self._tensors,
+            "waited": self._waited,
+            "stopped": self._stopped,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`; a training that was stopped takes no further step."""
+        self.checks[:] = [Check(**check) for check in state["checks"]]
+        self.best = None if state["best"] is None else Check(**state["best"])
+        self._tensors = list(state["tensors"])
+        self._waited, self._stopped = state["waited"], state["stopped"]
 
     def _stops(self, step: Step) -> bool:
         """Whether this check is the last, after keeping its tensors where its loss is the lowest."""
@@ -126,15 +147,6 @@ class Watch:
         improved = check.loss < lowest * (1 - self.strength.improvement)
         self._waited = 0 if improved else self._waited + 1
         return self.strength.patience is not None and self._waited >= self.strength.patience
-
-    @torch.no_grad()
-    def _restore(self, step: Step) -> None:
-        """Put the best tensors into the model and into the running average."""
-        for parameter, tensor in zip(step.parameters.values(), self._tensors, strict=True):
-            parameter.copy_(tensor)
-        if step.average is not None:
-            for average, tensor in zip(step.average.shadow_params, self._tensors, strict=True):
-                average.copy_(tensor)
 
 
 @dataclass(frozen=True)

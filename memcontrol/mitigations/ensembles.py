@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from memcontrol.config import TuningConfig
 from memcontrol.errors import DivergedError, MemControlError
-from memcontrol.finetuning import AfterStep, Step, finetune_pipeline
+from memcontrol.finetuning import AfterStep, Step, TrainingState, finetune_pipeline
 from memcontrol.mitigations.loss_bank import LossBankRecord
+from memcontrol.mitigations.own_process import alone, summed
 from memcontrol.mitigations.shards import Members, Shard, lacking, redistributed, share
 from memcontrol.pipeline import FrozenPipeline
 
@@ -58,12 +59,14 @@ class EnsembleTraining:
         rounds, moved: as in `IterativeEnsemble`.
 
     Attributes:
-        record: how it stands after the last whole round; None before the first.
+        record: how it stands after the last whole round; None before the first, of those taken up again too.
     """
 
     def __init__(self, frozen: FrozenPipeline, shards: Sequence[Shard], *, rounds: int, moved: float = 0.0) -> None:
         self.frozen, self.shards, self.rounds, self.moved = frozen, tuple(shards), rounds, moved
         self.record: EnsembleRecord | None = None
+        self._number, self._turn = 0, 0
+        self._parameters: Mapping[str, torch.nn.Parameter] = {}
 
     def steps(
         self,
@@ -73,6 +76,7 @@ class EnsembleTraining:
         config: TuningConfig,
         accelerator: Accelerator,
         after: AfterStep | None = None,
+        state: TrainingState | None = None,
     ) -> Iterator[Step]:
         """Train in shards, yielding after every step of any of them; once.
 
@@ -87,6 +91,7 @@ class EnsembleTraining:
             parameters: all that trains, from `memcontrol.methods.tuned`; nothing else is touched.
             learning_rate: its peak.
             after: what is done to the trained tensors after each optimizer step.
+            state: where this process's shards are kept, to be saved; one that was saved has them go on from there.
 
         Raises:
             DivergedError: a shard's loss became NaN or infinite.
@@ -97,32 +102,53 @@ class EnsembleTraining:
         self._check(config, accelerator, len(own))
         for place, shard in enumerate(self.shards):
             shard.total = share(config.steps, len(self.shards), place)
+        self._parameters = parameters
         for shard in own:
             shard.tensors = [parameter.detach().clone() for parameter in parameters.values()]
+        if state is not None:
+            state.add("ensemble", _Kept(self, own))
+        for shard in own:
             shard.training = finetune_pipeline(
                 self.frozen,
                 parameters,
                 shard.batches,
                 learning_rate=learning_rate,
                 config=config.model_copy(update={"steps": shard.total}),
-                accelerator=_alone(accelerator),
+                accelerator=alone(accelerator),
                 rule=shard.rule,
                 after=after,
+                state=shard.state,
             )
+            if shard.done:
+                shard.last = next(shard.training)
+        yield from self._rounds(own, accelerator, self._number)
+
+    def _rounds(self, own: Sequence[Shard], accelerator: Accelerator, resumed: int) -> Iterator[Step]:
+        """The steps of all rounds but for those before step `resumed`, which is done and yielded once more."""
         number = 0
         for place in range(self.rounds):
             turns = [share(shard.total, self.rounds, place) for shard in own]
             ends = number + sum(turns)
-            for shard, turn in zip(own, turns, strict=True):
-                shard.enter(parameters)
-                for _ in range(turn):
+            for turn, shard in enumerate(own):
+                if number + turns[turn] < resumed:
+                    number += turns[turn]
+                    continue
+                shard.enter(self._parameters)
+                for _ in range(turns[turn]):
                     number += 1
-                    step = replace(self._advanced(shard), number=number)
+                    if number < resumed:
+                        continue
+                    self._number, self._turn = number, turn
                     if number < ends:
-                        yield step
-                shard.leave(parameters)
-            self._end_round(place, own, accelerator)
-            own[-1].enter(parameters)
+                        yield self._advanced(shard, number, resumed)
+                    else:
+                        step = self._advanced(shard, number, resumed)
+                shard.leave(self._parameters)
+            if ends < resumed:
+                continue
+            if ends > resumed:
+                self._end_round(place, own, accelerator)
+            own[-1].enter(self._parameters)
             yield step
 
     def _check(self, config: TuningConfig, accelerator: Accelerator, own: int) -> None:
@@ -145,9 +171,11 @@ class EnsembleTraining:
         if self.shards[0].total:
             raise MemControlError("these shards have been trained: make new ones with IterativeEnsemble.training")
 
-    def _advanced(self, shard: Shard) -> Step:
+    def _advanced(self, shard: Shard, number: int, resumed: int) -> Step:
+        """The shard's next step, numbered among those of all shards; the last one again where that was resumed from."""
         try:
-            return shard.advance()
+            step = shard.last if number == resumed and shard.last is not None else shard.advance()
+            return replace(step, number=number)
         except DivergedError as error:
             if len(self.shards) == 1:
                 raise
@@ -156,7 +184,7 @@ class EnsembleTraining:
     def _end_round(self, place: int, own: Sequence[Shard], accelerator: Accelerator) -> None:
         """Average the shards, or redistribute images among them; then keep a record."""
         if self.moved and len(self.shards) > 1 and (self.rounds - place) % 2 == 0:
-            counts = _summed(np.stack([shard.skips for shard in self.shards]), accelerator)
+            counts = summed(np.stack([shard.skips for shard in self.shards]), accelerator)
             held = redistributed([shard.members for shard in self.shards], counts, self.moved)
             for shard, members in zip(self.shards, held, strict=True):
                 shard.hold(members)
@@ -182,44 +210,35 @@ class EnsembleTraining:
     def _recorded(self, rounds: int, accelerator: Accelerator) -> EnsembleRecord:
         """Of all processes; what a process does not train stands at zero in it."""
         shards = self.shards
-        counts = _summed(np.array([[shard.done, shard.extra] for shard in shards]), accelerator)
+        counts = summed(np.array([[shard.done, shard.extra] for shard in shards]), accelerator)
         return EnsembleRecord(
             rounds=rounds,
             banks=tuple(
-                LossBankRecord(*(_summed(array, accelerator) for array in (bank.means, bank.skips, bank.seen)))
+                LossBankRecord(*(summed(array, accelerator) for array in (bank.means, bank.skips, bank.seen)))
                 for bank in (shard.bank for shard in shards)
                 if bank is not None
             ),
             members=tuple(shard.members.copy() for shard in shards),
             steps=counts[:, 0],
             extra=counts[:, 1],
-            augmented=_summed(np.sum([shard.augmented for shard in shards], axis=0), accelerator),
+            augmented=summed(np.sum([shard.augmented for shard in shards], axis=0), accelerator),
         )
 
 
-class _Alone:
-    """An accelerator as a process sees it that trains by itself: its device and precision, and no other process."""
+@dataclass(frozen=True)
+class _Kept:
+    """What is saved of one process's shards."""
 
-    num_processes, process_index = 1, 0
+    training: EnsembleTraining
+    own: Sequence[Shard]
 
-    def __init__(self, accelerator: Accelerator) -> None:
-        self._accelerator = accelerator
+    def state_dict(self) -> dict[str, Any]:
+        training = self.training
+        live = list(training._parameters.values())
+        shards = [shard.state_dict(live if turn == training._turn else None) for turn, shard in enumerate(self.own)]
+        return {"number": training._number, "turn": training._turn, "shards": shards}
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._accelerator, name)
-
-    def reduce(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensor: there is nothing to add."""
-        return tensor
-
-
-def _alone(accelerator: Accelerator) -> Accelerator:
-    return accelerator if accelerator.num_processes == 1 else cast(Accelerator, _Alone(accelerator))
-
-
-def _summed(array: NDArray[Any], accelerator: Accelerator) -> NDArray[Any]:
-    """A copy of the array, summed over processes."""
-    if accelerator.num_processes == 1:
-        return array.copy()
-    total: NDArray[Any] = accelerator.reduce(torch.from_numpy(array.copy()).to(accelerator.device)).cpu().numpy()
-    return total
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.training._number, self.training._turn = state["number"], state["turn"]
+        for shard, saved in zip(self.own, state["shards"], strict=True):
+            shard.load_state_dict(saved)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,6 +111,15 @@ class LossBank:
         for place, loss in zip(places, losses, strict=True):
             self.means[place] = decay * self.means[place] + (1 - decay) * loss
         return weighted, bounds
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """The bank as it stands."""
+        return {"means": self.means, "skips": self.skips, "seen": self.seen}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with a bank of `state_dict`."""
+        for name, array in self.state_dict().items():
+            np.copyto(array, np.asarray(state[name]))
 
     def record(self) -> LossBankRecord:
         """A copy of the bank as it stands."""

@@ -55,6 +55,14 @@ class NoisyGradients:
             tensor.grad_sample = tensor.summed_grad = None
         self.step += 1
 
+    def state_dict(self) -> dict[str, int]:
+        """How many steps were taken: noise depends on it."""
+        return {"step": self.step}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from the step of `state_dict`."""
+        self.step = int(state["step"])
+
 
 @contextmanager
 def per_sample(unet: torch.nn.Module, parameters: Mapping[str, torch.nn.Parameter]) -> Iterator[None]:

@@ -13,7 +13,7 @@ from memcontrol.config import SamplingConfig, TuningConfig
 from memcontrol.data.images import Dataset
 from memcontrol.encoders import PixelEncoder
 from memcontrol.errors import MemControlError
-from memcontrol.finetuning import Batches, Step, TrainingBatches, finetune_pipeline
+from memcontrol.finetuning import Batches, Step, TrainingBatches, TrainingState, finetune_pipeline
 from memcontrol.mitigations.caption_change import CaptionChange
 from memcontrol.mitigations.deduplication import Deduplication
 from memcontrol.mitigations.differential_privacy import DifferentialPrivacy
@@ -89,6 +89,21 @@ class MitigationPlan:
         if self._of(DifferentialPrivacy):
             check_opacus()
 
+    def check_training(self, config: TuningConfig, accelerator: Accelerator) -> None:
+        """Refuse, likewise, settings and processes that a mitigation cannot be trained with.
+
+        Raises:
+            MemControlError: DP-SGD with accumulation, gradient checkpointing, half precision or several processes.
+        """
+        for private in self._of(DifferentialPrivacy):
+            private.check(config, accelerator)
+
+    def tuning(self, config: TuningConfig) -> TuningConfig:
+        """The settings that are trained under, where `config` was asked for: a mitigation may take fewer steps."""
+        for fewer in self._of(FewerSteps):
+            config = fewer.config(config)
+        return config
+
     def dataset(self, dataset: Dataset) -> Dataset:
         """The data set to train on."""
         for mitigation in self._of(Deduplication):
@@ -105,23 +120,27 @@ class MitigationPlan:
         learning_rate: float,
         config: TuningConfig,
         accelerator: Accelerator,
+        state: TrainingState | None = None,
     ) -> Iterator[Step]:
         """One training; with no mitigation, or all at zero strength, `finetune_pipeline` to the last bit.
 
         Args:
             dataset: as `dataset` gave it, and what `batches` were made of.
+            state: where what changes is kept, to be saved; one that was saved has the training go on from there.
 
         Raises:
             ModelError, DataError: a mitigation that needs captions, on a model or data without.
             MemControlError: strengths that do not suit this training.
             DivergedError: the loss became NaN or infinite.
         """
-        for fewer in self._of(FewerSteps):
-            config = fewer.config(config)
-        steps = self._trained(frozen, dataset, parameters, batches, learning_rate, config, accelerator)
+        config = self.tuning(config)
+        steps = self._trained(frozen, dataset, parameters, batches, learning_rate, config, accelerator, state)
         for stopping in self._of(EarlyStopping):
             images = dataset.heldout.fidelity
-            steps = stopping.watch(HeldOutLoss.of(frozen, images, stopping, seed=batches.seed)).steps(steps)
+            watch = stopping.watch(HeldOutLoss.of(frozen, images, stopping, seed=batches.seed))
+            if state is not None:
+                state.add("early stopping", watch)
+            steps = watch.steps(steps)
         yield from steps
 
     def sampler(
@@ -141,6 +160,7 @@ class MitigationPlan:
         learning_rate: float,
         config: TuningConfig,
         accelerator: Accelerator,
+        state: TrainingState | None,
     ) -> Iterator[Step]:
         after = next((decay.after(parameters) for decay in self._of(DecayToStart)), None)
 
@@ -152,7 +172,12 @@ class MitigationPlan:
         for ensemble in self._of(IterativeEnsemble):
             training = ensemble.training(frozen, dataset.training, batches, data=changed if self._data else None)
             return training.steps(
-                parameters, learning_rate=learning_rate, config=config, accelerator=accelerator, after=after
+                parameters,
+                learning_rate=learning_rate,
+                config=config,
+                accelerator=accelerator,
+                after=after,
+                state=state,
             )
         for private in self._of(DifferentialPrivacy):
             return private.steps(
@@ -163,6 +188,7 @@ class MitigationPlan:
                 config=config,
                 accelerator=accelerator,
                 after=after,
+                state=state,
             )
         rule = next((bound.rule(frozen=frozen, dataset=dataset) for bound in self._of(Threshold)), None)
         return finetune_pipeline(
@@ -174,7 +200,13 @@ class MitigationPlan:
             accelerator=accelerator,
             rule=rule,
             after=after,
+            state=state,
         )
+
+    @property
+    def in_shards(self) -> bool:
+        """Whether processes train shards of their own, rather than the same batches together."""
+        return bool(self._of(IterativeEnsemble))
 
     @property
     def _data(self) -> list[CaptionChange | EmbeddingNoise]:

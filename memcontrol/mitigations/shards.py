@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from memcontrol.errors import MemControlError
-from memcontrol.finetuning import Batch, Batches, LossRule, Step, TrainingBatches
+from memcontrol.finetuning import Batch, Batches, LossRule, Step, TrainingBatches, TrainingState
 from memcontrol.mitigations.loss_bank import LossBank
 from memcontrol.mitigations.threshold_augmentation import AugmentedBatches
 
@@ -84,6 +85,7 @@ class ShardBatches:
     def __init__(self, plain: TrainingBatches, members: Members, *, seed: int) -> None:
         self.plain, self.seed = plain, seed
         self._began, self._drawn = 0, self._of(members, seed)
+        self._held: Members | None = None
 
     def at(self, step: int) -> Batch:
         """The batch of one of the shard's own steps."""
@@ -92,6 +94,16 @@ class ShardBatches:
     def hold(self, members: Members, step: int) -> None:
         """Draw from `members` from `step` on, beginning a new epoch."""
         self._began, self._drawn = step, self._of(members, mixed(self.seed, _DRAW, step))
+        self._held = members
+
+    def state_dict(self) -> dict[str, Any]:
+        """Since which of its steps it draws from which members; None from the start."""
+        return {"began": self._began, "members": self._held}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        if state["members"] is not None:
+            self.hold(np.asarray(state["members"]), state["began"])
 
     def _of(self, members: Members, seed: int) -> TrainingBatches:
         repeats = np.zeros_like(self.plain.repeats)
@@ -120,6 +132,7 @@ class Shard:
         bank: its loss bank, where it has one; `rule` is that bank, or what stands beside it.
         counted: `(N,)` its bank's skips at the last redistribution; empty before the first.
         training: its own `finetune`, which holds its optimizer, schedule and average.
+        state: of that.
         tensors: its copy of the trained tensors.
         last: its last step.
         done, total: steps done, and to do in all.
@@ -132,6 +145,7 @@ class Shard:
     rule: LossRule | None = None
     counted: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     training: Iterator[Step] | None = None
+    state: TrainingState = field(default_factory=TrainingState)
     tensors: list[torch.Tensor] = field(default_factory=list)
     last: Step | None = None
     done: int = 0
@@ -192,3 +206,31 @@ class Shard:
         if self.bank is not None:
             self.counted = self.bank.skips.copy()
         self.drawn.hold(members, self.done - self.extra)
+
+    def state_dict(self, current: Sequence[torch.Tensor] | None = None) -> dict[str, Any]:
+        """All that its next turn depends on.
+
+        Args:
+            current: its tensors, where it is its turn now.
+        """
+        return {
+            "members": self.members,
+            "counted": self.counted,
+            "tensors": list(self.tensors if current is None else current),
+            "done": self.done,
+            "drawn": self.drawn.state_dict(),
+            "batches": self.batches.state_dict() if isinstance(self.batches, AugmentedBatches) else None,
+            "bank": None if self.bank is None else self.bank.state_dict(),
+            "training": self.state.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a state of `state_dict`, before its training begins."""
+        self.members, self.done = np.asarray(state["members"]), state["done"]
+        self.counted, self.tensors = np.asarray(state["counted"]), list(state["tensors"])
+        self.drawn.load_state_dict(state["drawn"])
+        if isinstance(self.batches, AugmentedBatches):
+            self.batches.load_state_dict(state["batches"])
+        if self.bank is not None:
+            self.bank.load_state_dict(state["bank"])
+        self.state = TrainingState(state["training"] if self.done else None)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -90,6 +92,15 @@ class RunningBound:
             return math.inf
         above = int(self.share * len(self.seen))
         return sorted(self.seen)[-above - 1] if above < len(self.seen) else 0.0
+
+    def state_dict(self) -> dict[str, list[float]]:
+        """The latest magnitudes."""
+        return {"seen": list(self.seen)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from those of `state_dict`."""
+        self.seen.clear()
+        self.seen.extend(state["seen"])
 
     def keep(self, facts: LossFacts) -> torch.Tensor:
         """`(B,)` bool; remembers the batch."""

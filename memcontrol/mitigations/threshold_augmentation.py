@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -138,6 +140,23 @@ class AugmentedBatches:
                 )
             )
         return torch.from_numpy(plain).to(facts.losses.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counts, and the samples that wait."""
+        return {
+            "extra": self.extra,
+            "augmented": self.augmented,
+            "queue": [
+                {"position": one.position, "nearness": one.nearness, "text": one.text, "empty": one.empty}
+                for one in self._queue
+            ],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self.extra = state["extra"]
+        np.copyto(self.augmented, np.asarray(state["augmented"]))
+        self._queue = deque(_Queued(**one) for one in state["queue"])
 
     def _augmented(self, queued: list[_Queued], step: int) -> Batch:
         positions = np.array([sample.position for sample in queued], dtype=np.intp)

@@ -60,20 +60,20 @@ def load_pipeline(model: str, *, cache: Cache, device: str = "cpu") -> FrozenPip
             unconditional one.
     """
     source = model_folder(model)
-    kind = _pipeline_class(source, model)
+    kind = pipeline_class(source, model)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if kind in UNCONDITIONAL:
-        loaded = _loaded(lambda: UNCONDITIONAL[kind].from_pretrained(source, dtype=torch.float32), model, kind)
-        _check_unconditional(loaded, model)
+        loaded = refusing(lambda: UNCONDITIONAL[kind].from_pretrained(source, dtype=torch.float32), model, kind)
+        check_unconditional(loaded, model)
         return UnconditionalPipeline(loaded, name=model, device=device, cache=cache)
-    loaded = _loaded(
+    loaded = refusing(
         lambda: StableDiffusionPipeline.from_pretrained(
             source, dtype=torch.float32, safety_checker=None, requires_safety_checker=False
         ),
         model,
         "StableDiffusionPipeline",
     )
-    _check_latent(loaded, model)
+    check_latent(loaded, model)
     return LatentPipeline(loaded, name=model, device=device, cache=cache)
 
 
@@ -84,24 +84,24 @@ def load_unet(model: str) -> torch.nn.Module:
         ModelError: it cannot be found or loaded, or it is not of a kind of pipeline that can be tuned.
     """
     source = model_folder(model)
-    kind = _pipeline_class(source, model)
+    kind = pipeline_class(source, model)
     loaded: torch.nn.Module
     if kind in UNCONDITIONAL:
         # Nothing else in it has weights; and older ones have these beside model_index.json, not in a folder "unet".
-        loaded = _loaded(lambda: UNCONDITIONAL[kind].from_pretrained(source, dtype=torch.float32), model, kind).unet
+        loaded = refusing(lambda: UNCONDITIONAL[kind].from_pretrained(source, dtype=torch.float32), model, kind).unet
     else:
-        loaded = _loaded(lambda: UNet2DConditionModel.from_pretrained(source, subfolder="unet"), model, kind)
+        loaded = refusing(lambda: UNet2DConditionModel.from_pretrained(source, subfolder="unet"), model, kind)
     return loaded
 
 
-def _pipeline_class(source: str, model: str) -> str:
+def pipeline_class(source: str, model: str) -> str:
     """The pipeline's class by its model_index.json.
 
     Raises:
         ModelError: it cannot be read, or no such pipeline can be tuned.
     """
     diffusers.utils.logging.disable_progress_bar()
-    named = _loaded(lambda: _index(source), model, "pipeline").get("_class_name")
+    named = refusing(lambda: _index(source), model, "pipeline").get("_class_name")
     # A pipeline that brings its own code names a file before its class.
     name = str(named[-1] if isinstance(named, list) else named)
     if name in UNCONDITIONAL or name.startswith(STABLE_DIFFUSION):
@@ -118,18 +118,38 @@ def _index(source: str) -> dict[str, Any]:
     return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
-def _check_latent(loaded: Any, model: str) -> None:
-    """Refuse what would train on wrong inputs or towards a wrong target."""
+def check_latent(loaded: Any, model: str) -> None:
+    """Refuse what would train on wrong inputs or towards a wrong target.
+
+    Args:
+        loaded: has a U-Net, an autoencoder and a scheduler, with their configurations.
+
+    Raises:
+        ModelError: naming what does not fit.
+    """
     unet, latents = loaded.unet.config, loaded.vae.config["latent_channels"]
     if unet["in_channels"] != latents:
         raise ModelError(f"{model}: its U-Net takes {unet['in_channels']} channels and its autoencoder gives {latents}")
+    colours = loaded.vae.config.get("in_channels", 3), loaded.vae.config.get("out_channels", 3)
+    if colours != (3, 3):
+        raise ModelError(
+            f"{model}: its autoencoder takes images of {colours[0]} channels and gives {colours[1]}: expected 3 and 3; "
+            "grey images have their grey in all three"
+        )
     if unet.get("addition_embed_type"):
         raise ModelError(f"{model}: its U-Net takes more than latents, time and caption (as SDXL's does)")
     _check_target(loaded.scheduler.config, model)
 
 
-def _check_unconditional(loaded: Any, model: str) -> None:
-    """Refuse what is no U-Net on images alone, or learns more than the noise."""
+def check_unconditional(loaded: Any, model: str) -> None:
+    """Refuse what is no U-Net on images alone, or learns more than the noise.
+
+    Args:
+        loaded: has a U-Net and a scheduler, with their configurations.
+
+    Raises:
+        ModelError: naming what does not fit.
+    """
     unet, scheduler = loaded.unet.config, loaded.scheduler.config
     if not isinstance(loaded.unet, UNet2DModel):
         raise ModelError(f"{model}: an unconditional pipeline with a {type(loaded.unet).__name__}, not a UNet2DModel")
@@ -165,7 +185,12 @@ def _check_sampler(scheduler: Any, model: str) -> None:
         raise ModelError(f"{model}: DPM-Solver++ cannot sample its schedule {scheduler['beta_schedule']}") from error
 
 
-def _loaded(load: Callable[[], Any], model: str, kind: str) -> Any:
+def refusing(load: Callable[[], Any], model: str, kind: str) -> Any:
+    """What `load` gives.
+
+    Raises:
+        ModelError: it fails, in one line.
+    """
     try:
         return load()
     except (OSError, ValueError, KeyError, TypeError) as error:

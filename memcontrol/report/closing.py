@@ -9,6 +9,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from memcontrol.report.confirmed import confirmed_sentences
 from memcontrol.report.inspection import percent_text
 from memcontrol.report.trajectory import Comparison, compare, minimised_points, trajectory, untuned
 from memcontrol.report.wording import mask_blocks, number_text, rate_text, short_names
@@ -138,8 +139,10 @@ def closing_json(front: dict[str, Any], folder: RunFolder | None = None) -> dict
     """The same as plain values; `against_full` holds the comparisons that the sentences put in words."""
     names = [objective["name"] for objective in front["objectives"]]
     kept = ("trial", "mask", "bits", "trains", "numel", "learning_rate", "steps", "confirmed")
+    marks = ("dominated_after_confirmation", "dominated_by")  # a front written before there was confirmation lacks them
     members = [
         {key: member[key] for key in kept}
+        | {key: member.get(key) for key in marks}
         | {
             "percent": trained_percent(folder, member),
             "scores": {name: member["scores"][name] for name in names},
@@ -153,4 +156,5 @@ def closing_json(front: dict[str, Any], folder: RunFolder | None = None) -> dict
         for point in _references(front)
     ]
     copied = {key: front[key] for key in ("objectives", "budget", "trials", "hypervolume", "reference_point")}
-    return {"schema": SCHEMA, **copied, "front": members, "references": references}
+    confirmation = {"confirmation": front.get("confirmation"), "confirmed_summary": confirmed_sentences(front)}
+    return {"schema": SCHEMA, **copied, "front": members, "references": references, **confirmation}

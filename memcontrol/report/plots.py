@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.text import Annotation
 
-FRONT, NULL, TRIAL, UNTUNED = "#0072B2", "#009E73", "#b0b0b0", "#000000"
+FRONT, NULL, TRIAL, UNTUNED, RANDOM = "#0072B2", "#009E73", "#b0b0b0", "#000000", "#56B4E9"
 FULL = ("#E69F00", "#D55E00", "#CC79A7", "#A6761D", "#7570B3")
 """Colours that colour-blind readers tell apart (Okabe and Ito), and two more; each has its own marker too."""
 MARKERS = "^sDvP"
@@ -58,7 +58,8 @@ def _draw_pair(axes: Axes, front: dict[str, Any], trials: Sequence[Mapping[str, 
     axes.scatter(scattered[:, 0], scattered[:, 1], s=12, color=TRIAL, label="trials", zorder=1)
     labels = _draw_trajectories(axes, full, first, other)
     labels += _draw_front(axes, members, first, other, connect=len(front["objectives"]) == 2)
-    sure = [_values(full, first, other), _with_intervals(members, first, other)]
+    confirmed = _draw_confirmed(axes, front, first, other)
+    sure = [_values(full, first, other), _with_intervals(members, first, other), confirmed]
     usual = [np.quantile(scattered, USUAL, axis=0)] if len(scattered) else []
     frame(axes, np.concatenate(sure + usual))
     for axis, name in ((axes.xaxis, first), (axes.yaxis, other)):
@@ -132,6 +133,33 @@ def _draw_front(
         annotation(axes, str(member["trial"]), at, FRONT, size=9, weight="bold")
         for member, at in zip(members, values, strict=True)
     ]
+
+
+def _draw_confirmed(axes: Axes, front: dict[str, Any], first: str, other: str) -> Floats:
+    """Diamonds at confirmed means, a line to each from what the search gave; returns the means, `(N, 2)`."""
+    members = [member for member in front["front"] if member["confirmed"]]
+    means = _values([member["confirmed"] for member in members], first, other)
+    for searched, mean in zip(_values(members, first, other), means, strict=True):
+        axes.plot(*np.stack([searched, mean]).T, color=FRONT, lw=0.8, ls=":", zorder=3)
+    kinds = [("full", FULL[1], "full fine-tuning"), ("random", RANDOM, "random masks of equal size")]
+    groups = [(means, FRONT, "front")]
+    for kind, color, name in kinds if members else ():
+        rows = [row for row in front["confirmation"]["rows"] if row["kind"] == kind]
+        groups.append((_values(rows, first, other), color, name))
+    for points, color, name in groups:
+        if len(points):
+            label = f"{name}, trained again on fresh seeds"
+            axes.scatter(
+                points[:, 0],
+                points[:, 1],
+                s=34,
+                marker="D",
+                facecolors="white",
+                edgecolors=color,
+                label=label,
+                zorder=4,
+            )
+    return np.concatenate([points for points, _, _ in groups])
 
 
 def _label(axis: Any, name: str, front: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from memcontrol.study.front import front_positions
+from memcontrol.study.front import front_positions, weights_at
 
 Floats = NDArray[np.float64]
 Case = Literal["equal", "beyond", "short", "best"]
@@ -33,10 +33,10 @@ def at_equal_fidelity(trajectory_points: ArrayLike, fidelity: float) -> float | 
         None where `fidelity` is outside the Pareto points' range.
     """
     points = np.asarray(trajectory_points, dtype=np.float64).reshape(-1, 2)
-    kept = front_positions(points)
-    if not kept or not points[kept[0], 0] <= fidelity <= points[kept[-1], 0]:
+    if not len(points):
         return None
-    return float(np.interp(fidelity, points[kept, 0], points[kept, 1]))
+    case, weights = weights_at(points, fidelity)
+    return float(weights @ points[:, 1]) if case == "equal" else None
 
 
 @dataclass(frozen=True)

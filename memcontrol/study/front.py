@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memcontrol.errors import MemControlError, nearest_names
 
+Case = Literal["equal", "beyond", "short"]
 PICKS = ("knee", "best-fidelity", "least-copied", "all")
 
 
@@ -21,6 +23,24 @@ def front_positions(points: NDArray[np.float64]) -> list[int]:
         if not any(np.all(other <= point) and np.any(other < point) for other in points)
     ]
     return sorted(kept, key=lambda i: tuple(points[i]))
+
+
+def weights_at(points: NDArray[np.float64], fidelity: float) -> tuple[Case, NDArray[np.float64]]:
+    """Where on a trajectory a first objective of `fidelity` lies: shares `(N,)` of its `(N, 2)` points, sum 1.
+
+    Between neighbouring Pareto points the shares are those of a straight line, which is generous to the trajectory: no
+    one trained it to a point between.
+
+    Args:
+        points: at least one, both objectives to be minimised.
+    Returns:
+        `equal`; or `beyond` where no point has so good a first objective, with the best of them; or `short` where all
+        Pareto points have a better one, with the nearest of them.
+    """
+    kept, weights = front_positions(points), np.zeros(len(points))
+    first = points[kept, 0]
+    weights[kept] = [np.interp(fidelity, first, one) for one in np.eye(len(kept))]
+    return "beyond" if fidelity < first[0] else "short" if fidelity > first[-1] else "equal", weights
 
 
 def hypervolume(points: NDArray[np.float64], reference: NDArray[np.float64]) -> float:

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from memcontrol.mask import Mask
 from memcontrol.run import FRONT_SCHEMA, RunFolder
 from memcontrol.score import Score, direction, minimised
+from memcontrol.study.confirmed import read_confirmation, with_confirmed
 from memcontrol.study.front import front_positions, hypervolume
 from memcontrol.study.ledger import Ledger
 from memcontrol.study.references import FREEZE, FULL
@@ -126,6 +127,7 @@ def write_results(laboratory: Laboratory, ledger: Ledger, folder: RunFolder) -> 
         "hypervolume": None if worst is None else hypervolume(points, worst),
         "reference_point": None if worst is None else worst.tolist(),
     }
+    content = with_confirmed(content, read_confirmation(folder))
     folder.write_json(folder.front, content)
     return content
 
@@ -142,7 +144,6 @@ def _member(trial: FrozenTrial, scores: dict[str, Score], ledger: Ledger, folder
         "mitigations": list(ledger.proposer.space.mitigation_texts(candidate)),
         "steps": candidate.steps,
         "scores": {name: score.to_json() for name, score in scores.items()},
-        "confirmed": None,
     }
 
 

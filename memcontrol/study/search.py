@@ -12,7 +12,7 @@ import torch
 from optuna.trial import TrialState
 
 from memcontrol.cache import Cache, default_cache_folder
-from memcontrol.config import RunConfig
+from memcontrol.config import RunConfig, validated
 from memcontrol.run import RunFolder, write_atomically
 from memcontrol.study.events import Event, Finished, Listener, Note
 from memcontrol.study.ledger import Ledger, open_ledger
@@ -49,12 +49,24 @@ def ignore(event: Event) -> None:
 
 
 def search(
-    config: RunConfig, out: Path | None = None, *, workers: int | None = None, listener: Listener = ignore
+    config: RunConfig | None = None,
+    out: str | Path | None = None,
+    *,
+    data: str | None = None,
+    model: str | None = None,
+    space: str | None = None,
+    budget: int | None = None,
+    seed: int | None = None,
+    workers: int | None = None,
+    listener: Listener = ignore,
 ) -> SearchResult:
-    """Run or resume a search to its total budget.
+    """Run or resume a search to its total budget; its front stays unconfirmed until `memcontrol.confirm`.
 
     Args:
+        config: every setting; all have defaults.
         out: run folder; `default_folder` unless given.
+        data, model, space, budget, seed: instead of the configuration's own `data.source`, `model`, `space`,
+            `search.budget` and `seed`.
         workers: processes; None for one per GPU, or one per core where there is none.
         listener: told what happens as it happens.
 
@@ -62,16 +74,31 @@ def search(
         MemControlError: bad input, before anything is written; or a study that cannot go on, its trials kept.
         KeyboardInterrupt: after every worker has stopped and the results so far are written.
     """
+    sections: dict[str, dict[str, object]] = {
+        "": {"model": model, "space": space, "seed": seed},
+        "data": {"source": data},
+        "search": {"budget": budget},
+    }
+    config = _changed(config or RunConfig(), sections)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     devices = worker_devices(workers)
     if devices[0] == "cpu":
         torch.set_num_threads(1)
     cache = Cache(default_cache_folder())
     laboratory = Laboratory(config, cache=cache, device=devices[0])
-    folder = RunFolder(out or default_folder(config))
+    folder = RunFolder(Path(out or default_folder(config)))
     folder.prepare()
     with sole_launch(folder, "search"):
         return _search(laboratory, folder, devices, listener)
+
+
+def _changed(config: RunConfig, sections: dict[str, dict[str, object]]) -> RunConfig:
+    """The configuration with what is not None of its sections ("" for the top level)."""
+    content = config.model_dump(mode="json")
+    for name, values in sections.items():
+        given = {key: value for key, value in values.items() if value is not None}
+        (content[name] if name else content).update(given)
+    return validated(content, where="search")
 
 
 def _search(laboratory: Laboratory, folder: RunFolder, devices: Sequence[str], listener: Listener) -> SearchResult:

@@ -35,6 +35,7 @@ class SharedStudy:
     Args:
         identity: what must be the same for trials to be comparable; kept with the study.
         sampler: of the study; nothing is asked of it where trials are queued with all that they need.
+        elsewhere: what messages offer to those who want other settings.
 
     Raises:
         RunError: the folder's study has another identity (the message names the differences).
@@ -48,7 +49,9 @@ class SharedStudy:
         directions: Sequence[Direction],
         identity: Mapping[str, str],
         sampler: BaseSampler | None = None,
+        elsewhere: str = "another --out",
     ) -> None:
+        self.elsewhere = elsewhere
         self.folder, self.lock = folder, FileLock(folder.lock, timeout=600)
         storage = RDBStorage(f"sqlite:///{folder.study}", engine_kwargs={"connect_args": {"timeout": 120}})
         with self.lock:
@@ -69,7 +72,7 @@ class SharedStudy:
         if different:
             raise RunError(
                 f"{self.folder.path} holds a study made with other settings: {'; '.join(named or different.values())}; "
-                "use the same settings to resume it, or another --out"
+                f"use the same settings to resume it, or {self.elsewhere}"
             )
 
     def trials(self) -> list[FrozenTrial]:

@@ -76,42 +76,65 @@ def rate_range(space: SearchSpace) -> tuple[float, float]:
     return (rate.low, rate.high) if isinstance(rate, LogRange) else (rate, rate)
 
 
-class Laboratory:
-    """Everything that all trials of a run share, loaded once: pipeline, data, encoded latents and captions, scorer."""
+def drawn_dataset(config: RunConfig, frozen: FrozenPipeline) -> Dataset:
+    """A run's data set, at its model's resolution and with its own seed."""
+    seed = config.seed if config.data.seed is None else config.data.seed
+    return load_dataset(config.data, resolution=frozen.resolution, seed=seed)
 
-    def __init__(self, config: RunConfig, *, cache: Cache, device: str) -> None:
+
+def candidate_space(
+    config: RunConfig, space: SearchSpace, unet: torch.nn.Module, mitigations: MitigationChoices
+) -> CandidateSpace:
+    """All candidates of a run on a U-Net, whose weights need not be loaded.
+
+    Raises:
+        SpaceError: the space does not fit the U-Net.
+    """
+    groups = parameter_groups(space, unet)
+    return CandidateSpace(
+        groups=tuple(group for group in groups if not group.always),
+        always=tuple(group for group in groups if group.always),
+        rates=RateGrid.between(*(config.learning_rate or rate_range(space))),
+        steps=config.tuning.steps,
+        full_rate=space.full_learning_rate,
+        mitigations=mitigations,
+    )
+
+
+class Laboratory:
+    """Everything that all trials of a run share, loaded once: pipeline, data, encoded latents and captions, scorer.
+
+    Args:
+        frozen, dataset: the configuration's, where they are loaded already.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        cache: Cache,
+        device: str,
+        frozen: FrozenPipeline | None = None,
+        dataset: Dataset | None = None,
+    ) -> None:
         self.config = config
         check_scoring(config.scoring.objectives + config.scoring.reported, config.scoring)
         choices = MitigationChoices.of(config.mitigations)
         self.space = load_space(config.space)
-        self.frozen: FrozenPipeline = load_pipeline(config.model, cache=cache, device=device)
-        self.dataset: Dataset = load_dataset(
-            config.data,
-            resolution=self.frozen.resolution,
-            seed=config.seed if config.data.seed is None else config.data.seed,
-        )
-        self.candidates = self._candidates(choices)
+        self.frozen = frozen or load_pipeline(config.model, cache=cache, device=device)
+        self.dataset = dataset or drawn_dataset(config, self.frozen)
+        self.candidates = candidate_space(config, self.space, self.frozen.unet, choices)
         self.mitigations = choices.plan(choices.middle)
         for indices in choices.all():
             choices.plan(indices).check(self.frozen, self.dataset)
         with Decompositions.start(self.frozen.unet, self._shifted(), cache) as decompositions:
             self.batches = training_batches(self.frozen, self.dataset, config.tuning, seed=config.seed)
             self.prompts = drawn_prompts(self.dataset.training.captions, config.sampling.images, config.seed)
-            real = real_images(self.frozen, self.dataset)
-            self.scorer, self.attacker = self._scorer(real), self._attacker(real)
+            judged = self.dataset if config.scoring.held_out == "search" else self.dataset.on_confirmation()
+            real = real_images(self.frozen, judged)
+            self.scorer, self.attacker = self._scorer(real), self._attacker(real, judged)
         self.resources = Resources(cache, config.seed, decompositions.wait())
         self.accelerator = Accelerator(mixed_precision=config.tuning.mixed_precision, cpu=device == "cpu")
-
-    def _candidates(self, mitigations: MitigationChoices) -> CandidateSpace:
-        groups = parameter_groups(self.space, self.frozen.unet)
-        return CandidateSpace(
-            groups=tuple(group for group in groups if not group.always),
-            always=tuple(group for group in groups if group.always),
-            rates=RateGrid.between(*(self.config.learning_rate or rate_range(self.space))),
-            steps=self.config.tuning.steps,
-            full_rate=self.space.full_learning_rate,
-            mitigations=mitigations,
-        )
 
     def _shifted(self) -> tuple[str, ...]:
         """Weights that some candidate trains by their singular values."""
@@ -137,7 +160,7 @@ class Laboratory:
     @cached_property
     def identity(self) -> dict[str, str]:
         """What must be the same for two trials to be comparable, each by a name that a user knows."""
-        content = self.config.model_dump(mode="json", exclude={"search": {"budget", "sampler"}})
+        content = self.config.model_dump(mode="json", exclude={"search": {"budget", "sampler"}, "confirm": True})
         return flattened(content) | {
             "architecture": self.model.architecture,
             "weights": self.model.weights,
@@ -164,10 +187,10 @@ class Laboratory:
             self.frozen, real, self.score_names, config.scoring, images=config.sampling.images, seed=config.seed
         )
 
-    def _attacker(self, real: RealImages) -> Attacker:
+    def _attacker(self, real: RealImages, judged: Dataset) -> Attacker:
         return Attacker(
             self.frozen,
-            self.dataset,
+            judged,
             real,
             self.score_names,
             config=self.config.scoring.attack,

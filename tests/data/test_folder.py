@@ -156,7 +156,7 @@ def test_a_folder_without_metadata_is_refused(photos):
     (folder / "metadata.csv").unlink()
     assert message(folder) == (
         f"no metadata.csv or metadata.jsonl in {folder} (3 images there): add one with the columns file_name and text, "
-        "or use --captions none"
+        "or use --captions none, or --captions class-names where each class has a subfolder"
     )
 
 

@@ -13,7 +13,7 @@ from diffusers import DDIMPipeline, DDPMPipeline, DDPMScheduler, UNet2DCondition
 from memcontrol.cache import Cache
 from memcontrol.errors import ModelError
 from memcontrol.pipeline import LatentPipeline, UnconditionalPipeline, load_pipeline, load_unet, model_folder
-from memcontrol.pipeline.loading import _check_latent
+from memcontrol.pipeline.loading import check_latent
 
 
 def loaded(folder, tmp_path):
@@ -128,6 +128,7 @@ def test_a_broken_folder_is_refused_in_one_line(tmp_path):
     [
         ("scheduler", {"prediction_type": "sample"}, "prediction type sample"),
         ("vae", {"latent_channels": 4}, "8 channels and its autoencoder gives 4"),
+        ("vae", {"in_channels": 1}, "its autoencoder takes images of 1 channels and gives 3: expected 3 and 3"),
         ("unet", {"addition_embed_type": "text_time"}, "SDXL"),
     ],
 )
@@ -138,4 +139,4 @@ def test_a_pipeline_that_would_train_wrongly_is_refused(part, change, message):
     configs[part] |= change
     loaded = SimpleNamespace(**{name: SimpleNamespace(config=config) for name, config in configs.items()})
     with pytest.raises(ModelError, match=message):
-        _check_latent(loaded, "other")
+        check_latent(loaded, "other")

@@ -1,0 +1,216 @@
+"""Strategies of a search: the program's own proposer under each Optuna sampler, local search, and a Hamming process."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations, product
+from typing import Any, Protocol
+
+import numpy as np
+from hamming import Floats, expected_improvement, fit
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from problems import front, front_places
+
+from memcontrol.study.candidate import Candidate, CandidateSpace
+from memcontrol.study.proposals import Proposer
+
+WHOLE = 1024
+"""Most candidates that are all looked at; of a larger space, the front's neighbours and some random ones."""
+RANDOM = 512
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A candidate and what a search saw of it: fd and copy_gap, or None where the table does not have it."""
+
+    candidate: Candidate
+    values: tuple[float, float] | None
+
+
+class Strategy(Protocol):
+    """Which candidate comes next."""
+
+    def next(self, history: Sequence[Tried]) -> Candidate | None:
+        """A candidate that is not in the history, or None where the space is exhausted."""
+        ...
+
+
+class Bare(CandidateSpace):
+    """A space without known baselines."""
+
+    def baselines(self) -> list[Candidate]:
+        return []
+
+
+def without_baselines(space: CandidateSpace) -> CandidateSpace:
+    return Bare(groups=space.groups, always=space.always, rates=space.rates, steps=space.steps)
+
+
+@dataclass
+class Optuna:
+    """The program's own proposer.
+
+    Attributes:
+        logarithmic: whether it is told log fd instead of fd.
+    """
+
+    proposer: Proposer
+    logarithmic: bool = False
+    trials: list[FrozenTrial] = field(default_factory=list)
+
+    def next(self, history: Sequence[Tried]) -> Candidate | None:
+        self.trials += [self._trial(tried) for tried in history[len(self.trials) :]]
+        return self.proposer.next(self.trials, len(history))
+
+    def _trial(self, tried: Tried) -> FrozenTrial:
+        facts: dict[str, Any] = {
+            "params": self.proposer.params(tried.candidate),
+            "distributions": self.proposer.distributions(),
+        }
+        if tried.values is None:
+            return create_trial(state=TrialState.FAIL, **facts)
+        fd, gap = tried.values
+        return create_trial(values=[float(np.log(fd)) if self.logarithmic else fd, gap], **facts)
+
+
+class Own:
+    """What the strategies of this folder share: baselines first, then random candidates, and nothing twice.
+
+    Attributes:
+        first: random candidates before a model or a front is of use.
+    """
+
+    first: float = 8
+
+    def __init__(self, space: CandidateSpace, seed: int) -> None:
+        self.space, self.seed = space, seed
+
+    def next(self, history: Sequence[Tried]) -> Candidate | None:
+        seen = {tried.candidate for tried in history}
+        if len(seen) >= self.space.size:
+            return None
+        for baseline in self.space.baselines():
+            if baseline not in seen:
+                return baseline
+        rng = np.random.default_rng([self.seed, 702, len(history)])
+        done = [tried for tried in history if tried.values is not None]
+        if len(done) >= self.first:
+            return self.chosen(done, seen, rng)
+        return self.random(seen, rng)
+
+    def chosen(self, done: list[Tried], seen: set[Candidate], rng: np.random.Generator) -> Candidate:
+        """The next candidate, given some that have values."""
+        raise NotImplementedError
+
+    def random(self, seen: set[Candidate], rng: np.random.Generator) -> Candidate:
+        """An unseen candidate whose size, in groups, is uniform."""
+        count = len(self.space.groups)
+        while True:
+            levels = np.zeros(count, dtype=int)
+            levels[rng.permutation(count)[: rng.integers(count + 1)]] = 1
+            candidate = self.space.candidate(levels, int(rng.integers(*self._rates)))
+            if candidate not in seen:
+                return candidate
+
+    @property
+    def _rates(self) -> tuple[int, int]:
+        return self.space.rates.first, self.space.rates.last + 1
+
+    def rate_index(self, candidate: Candidate) -> int:
+        """The rate's grid index; the middle where nothing trains."""
+        if candidate.learning_rate is None:
+            return sum(self._rates) // 2
+        return self.space.rates.nearest(candidate.learning_rate)
+
+    def changed(self, candidate: Candidate, places: Sequence[int], step: int) -> Candidate:
+        """The candidate with the groups at `places` switched and its rate moved."""
+        levels = [int(level != (place in places)) for place, level in enumerate(candidate.levels)]
+        rate = self.rate_index(candidate) + step
+        return self.space.candidate(levels, min(self._rates[1] - 1, max(self._rates[0], rate)))
+
+
+class Spread(Own):
+    """Random candidates of uniform size, where independent bits would seldom give small or large masks."""
+
+    first = float("inf")
+
+
+class Local(Own):
+    """Changes one, two or three places of a random member of the front of the seen values."""
+
+    def chosen(self, done: list[Tried], seen: set[Candidate], rng: np.random.Generator) -> Candidate:
+        members = [done[i].candidate for i in front_places(np.array([tried.values for tried in done]))]
+        for attempt in range(200):
+            start = members[int(rng.integers(len(members)))]
+            many = int(rng.choice((1, 2, 3), p=(0.6, 0.3, 0.1))) + attempt // 50
+            places = rng.permutation(len(self.space.groups))[:many]
+            step = int(rng.choice((-1, 0, 1))) if self._rates[1] - self._rates[0] > 1 else 0
+            if (candidate := self.changed(start, places.tolist(), step)) not in seen:
+                return candidate
+        return self.random(seen, rng)
+
+
+class Hamming(Own):
+    """The unseen candidate of largest expected hypervolume improvement under two Hamming processes."""
+
+    def chosen(self, done: list[Tried], seen: set[Candidate], rng: np.random.Generator) -> Candidate:
+        places = self.places([tried.candidate for tried in done])
+        values = np.array([tried.values for tried in done])
+        values[:, 0] = np.log(values[:, 0])
+        models = [fit(places, column) for column in values.T]
+        means = np.stack([model.at(places)[0] for model in models], axis=1)
+        pool = self.pool([done[i].candidate for i in front_places(means)], seen, rng)
+        predicted = [model.at(self.places(pool)) for model in models]
+        mean, spread = (np.stack(part, axis=1) for part in zip(*predicted, strict=True))
+        reference = means.max(axis=0) + 0.1 * np.ptp(means, axis=0) + 1e-9
+        return pool[int(np.argmax(expected_improvement(mean, spread, front(means), reference)))]
+
+    def pool(self, members: list[Candidate], seen: set[Candidate], rng: np.random.Generator) -> list[Candidate]:
+        """Unseen candidates to choose from, in an order that does not depend on the process."""
+        rates, count = range(*self._rates), len(self.space.groups)
+        if self.space.size <= WHOLE:
+            every = (self.space.candidate(levels, i) for levels in product((0, 1), repeat=count) for i in rates)
+            return [candidate for candidate in dict.fromkeys(every) if candidate not in seen]
+        steps = (-1, 0, 1) if len(rates) > 1 else (0,)
+        changes = [places for many in (0, 1, 2) for places in combinations(range(count), many)]
+        near = [self.changed(member, places, step) for member in members for places in changes for step in steps]
+        far = [self.random(seen, rng) for _ in range(RANDOM)]
+        return [candidate for candidate in dict.fromkeys([*near, *far]) if candidate not in seen]
+
+    def places(self, candidates: Sequence[Candidate]) -> Floats:
+        """`(N, D)` in -1 to 1: groups, and the learning rate and its square where it is searched.
+
+        Of the square, since a mask's best rate lies within the grid, and not at an end.
+        """
+        bits = 2.0 * np.array([candidate.levels for candidate in candidates]) - 1
+        if self._rates[1] - self._rates[0] == 1:
+            return bits
+        rates = np.array([self.rate_index(candidate) for candidate in candidates], dtype=np.float64)
+        low, high = self._rates[0], self._rates[1] - 1
+        heights = 2 * (rates - low) / (high - low) - 1
+        return np.column_stack([bits, heights, 1 - 2 * heights**2])
+
+
+def _optuna(name: str, *, logarithmic: bool = False) -> Callable[[CandidateSpace, int], Strategy]:
+    def made(space: CandidateSpace, seed: int) -> Strategy:
+        return Optuna(Proposer(space, name, ("minimize", "minimize"), seed), logarithmic)
+
+    return made
+
+
+KINDS: dict[str, Callable[[CandidateSpace, int], Strategy]] = {
+    "random": _optuna("random"),
+    "nsga2": _optuna("nsga2"),
+    "tpe": _optuna("tpe"),
+    "gp": _optuna("gp"),
+    "gp-log": _optuna("gp", logarithmic=True),
+    "spread": Spread,
+    "local": Local,
+    "hamming": Hamming,
+}
+BASELINES = "+baselines"
+STRATEGIES = tuple(f"{kind}{ending}" for kind in KINDS for ending in ("", BASELINES))
+
+
+def strategy(name: str, space: CandidateSpace, seed: int) -> Strategy:
+    """A strategy of `STRATEGIES` on a space."""
+    return KINDS[name.removesuffix(BASELINES)](space if name.endswith(BASELINES) else without_baselines(space), seed)

@@ -1,0 +1,155 @@
+"""`memcontrol transfer`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from memcontrol.cli.options import (
+    AsJson,
+    BadImages,
+    Batch,
+    CaptionColumn,
+    Captions,
+    Images,
+    Model,
+    Objectives,
+    PathColumn,
+    Repeat,
+    SplitColumn,
+    Steps,
+    SubjectColumn,
+    TrainSize,
+    configured,
+    exit_codes,
+    option,
+)
+from memcontrol.cli.planning import DryRun, Tflops, print_plan
+from memcontrol.cli.search import worker_count
+
+if TYPE_CHECKING:
+    from memcontrol.transferring.config import TransferConfig
+
+TRANSFER_OPTIONS = {"data.source": "--data", "rates": "--rate", "masks": "--mask", "target_masks": "--target-mask"}
+
+
+def transfer(
+    mask: Annotated[list[str] | None, option("A mask's JSON file, or a search's folder; may be repeated.")] = None,
+    data: Annotated[
+        str | None, option("The target: brain, faces, digits, a folder, a CSV, XLSX or .npz file, or hf:NAME.", "faces")
+    ] = None,
+    model: Model = None,
+    target_mask: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target-mask",
+            "--target-run",
+            help="The same, of a search on the target itself; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    pick: Annotated[
+        str | None, option("Of a search's front: knee, best-fidelity, least-copied or all.", "knee")
+    ] = None,
+    map_: Annotated[
+        str | None,
+        typer.Option("--map", help="To another U-Net: groups by name, or by relative position.", show_default="name"),
+    ] = None,
+    random: Annotated[int | None, option("Random masks of each mask's size; 19 can show p = .05.", 19)] = None,
+    seeds: Annotated[
+        list[str] | None, option("5,6,7 or 5-12; each draws its own training set; may be repeated.", "0-2")
+    ] = None,
+    rate: Annotated[list[str] | None, option("full=RATE; masks bring their own.", "full=3e-3")] = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    images: Images = None,
+    objectives: Objectives = None,
+    train_size: TrainSize = None,
+    repeat: Repeat = None,
+    caption_column: CaptionColumn = None,
+    path_column: PathColumn = None,
+    subject_column: SubjectColumn = None,
+    split_column: SplitColumn = None,
+    captions: Captions = None,
+    bad_images: BadImages = None,
+    workers: Annotated[str, typer.Option(help="Processes; auto for one per GPU, or one per CPU core.")] = "auto",
+    out: Annotated[
+        Path | None, option("Folder; the same one resumes, and takes more masks and seeds.", "runs/transfer-DATA-MODEL")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file; options override it.")] = None,
+    dry_run: DryRun = False,
+    tflops: Tflops = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train masks on other data or another model, beside full fine-tuning and random masks of their size.
+
+    Example: memcontrol transfer --mask runs/brain-tiny-stage-kinds --data faces --seeds 5-12
+    """
+    with exit_codes("what was finished is kept, the same command goes on"):
+        from memcontrol.transferring.config import TransferConfig, load_transfer
+
+        file = TransferConfig() if config is None else load_transfer(config)
+        changes: dict[str, dict[str, Any]] = {
+            "": {
+                "model": model,
+                "masks": mask or None,
+                "target_masks": target_mask or None,
+                "pick": pick,
+                "map": map_,
+                "random": random,
+                "seeds": seeds or None,
+                "rates": rate or None,
+            },
+            "data": {
+                "source": data,
+                "train_size": train_size,
+                "repeat": repeat,
+                "caption_column": caption_column,
+                "path_column": path_column,
+                "subject_column": subject_column,
+                "split_column": split_column,
+                "captions": captions,
+                "bad_images": bad_images,
+            },
+            "tuning": {"steps": steps, "batch": batch},
+            "sampling": {"images": images},
+            "scoring": {"objectives": objectives},
+        }
+        settings = configured(TransferConfig, file.model_dump(mode="json"), changes, TRANSFER_OPTIONS)
+        if dry_run:
+            from memcontrol.planning import plan_transfer
+
+            count = worker_count(workers)
+            print_plan(lambda: plan_transfer(settings, out, workers=count, tflops=tflops), as_json=as_json)
+            return
+        _run_transfer(settings, out, worker_count(workers), as_json=as_json)
+
+
+def _run_transfer(settings: TransferConfig, out: Path | None, workers: int | None, *, as_json: bool) -> None:
+    from memcontrol.report.comparison import ComparisonLines
+    from memcontrol.report.live import JsonLines
+    from memcontrol.report.transfer import write_transfer
+    from memcontrol.report.transfer_table import transfer_tables
+    from memcontrol.transferring.results import TransferFolder
+    from memcontrol.transferring.transfer import default_folder
+    from memcontrol.transferring.transfer import transfer as run
+
+    console, folder = Console(), TransferFolder(out or default_folder(settings))
+    listener = JsonLines(sys.stdout) if as_json else ComparisonLines(folder, console)
+    try:
+        result = run(settings, folder.path, workers=workers, listener=listener)
+    except KeyboardInterrupt:
+        if folder.document.exists():
+            write_transfer(folder)
+        raise
+    write_transfer(folder)
+    if as_json:
+        sys.stdout.write(json.dumps({"event": "result"} | result.document) + "\n")
+        return
+    console.print(transfer_tables(result.document, ascii_only=console.options.ascii_only))
+    console.print(f"Written to {folder.path}", highlight=False, soft_wrap=True)

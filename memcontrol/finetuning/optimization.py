@@ -1,0 +1,139 @@
+"""The optimizer of one training, the running average beside it, and their state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+
+from memcontrol.config import TuningConfig
+from memcontrol.errors import MemControlError
+
+
+class BeforeStep(Protocol):
+    """What is done to the gradients of a backward pass before their norm is clipped."""
+
+    def __call__(self, parameters: Mapping[str, torch.nn.Parameter]) -> None:
+        """Change the gradients of `parameters` in place."""
+        ...
+
+
+class AfterStep(Protocol):
+    """What is done to the trained tensors after an optimizer step."""
+
+    def __call__(self, parameters: Mapping[str, torch.nn.Parameter], learning_rate: float) -> None:
+        """Change `parameters` in place, without gradients."""
+        ...
+
+
+@dataclass(frozen=True)
+class Done:
+    """One step as its training remembers it.
+
+    Attributes:
+        number: from 1.
+        rate: learning rate.
+        kept: samples that counted; with none, nothing was changed.
+    """
+
+    number: int
+    loss: float
+    rate: float
+    kept: int
+
+
+class Optimization:
+    """AdamW on the trained tensors, and their running average.
+
+    Attributes:
+        average: None where it is switched off.
+        done: the last step; None before the first.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, torch.nn.Parameter],
+        config: TuningConfig,
+        accelerator: Accelerator,
+        learning_rate: float,
+    ) -> None:
+        self.parameters, self.config, self.accelerator = parameters, config, accelerator
+        self.tensors = list(parameters.values())
+        self.optimizer = torch.optim.AdamW(
+            self.tensors,
+            lr=learning_rate,
+            betas=config.betas,
+            eps=config.epsilon,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self.prepared = accelerator.prepare_optimizer(self.optimizer)
+        self.average = (
+            EMAModel(self.tensors, decay=config.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
+            if config.ema_decay
+            else None
+        )
+        self.done: Done | None = None
+
+    @property
+    def last(self) -> Done:
+        """The last step.
+
+        Raises:
+            MemControlError: there was none.
+        """
+        if self.done is None:
+            raise MemControlError("a training was asked for its last step before its first")
+        return self.done
+
+    def begin(self, rate: float) -> None:
+        """Forget the gradients of the last step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.prepared.zero_grad()
+
+    def end(self, done: Done, before: BeforeStep | None, after: AfterStep | None) -> None:
+        """Change the tensors by their gradients, unless no sample counted."""
+        self.done = done
+        if not done.kept:
+            return
+        if before is not None:
+            before(self.parameters)
+        self.accelerator.clip_grad_norm_(self.tensors, self.config.clip)
+        self.prepared.step()
+        if after is not None:
+            after(self.parameters, done.rate)
+        if self.average is not None:
+            self.average.step(self.tensors)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors, optimizer, average, loss scaler and last step."""
+        scaler = self.accelerator.scaler
+        moments = self.optimizer.state_dict()["state"]
+        average = {} if self.average is None else self.average.state_dict()
+        return {
+            "tensors": list(self.tensors),
+            "moments": {str(place): dict(moment) for place, moment in moments.items()},
+            "average": {key: average[key] for key in ("optimization_step", "shadow_params") if average},
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "done": None if self.done is None else asdict(self.done),
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a state of `state_dict`, on whatever device it comes."""
+        for tensor, saved in zip(self.tensors, state["tensors"], strict=True):
+            tensor.copy_(saved)
+        moments = {int(place): moment for place, moment in state["moments"].items()}
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+            self.average.to(self.tensors[0].device)
+        if self.accelerator.scaler is not None and state["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.done = None if state["done"] is None else Done(**state["done"])

@@ -1,0 +1,99 @@
+"""What this machine has free, and how fast it multiplies matrices."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ATTAINED = 0.5
+"""Share of the rate of a large matrix product that networks are taken to reach."""
+FLOPS_PER_TFLOP = 1e12
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One worker's share of a machine, and what all of them share.
+
+    Attributes:
+        device: a torch device; `cuda` and `cpu` stand for one each worker.
+        workers: processes.
+        memory, gpu_memory: free bytes, of which workers share the first and have one of the second each; None without
+            a GPU.
+        tflops: 1e12 floating-point operations that one worker does in a second.
+        rate_source: where that number comes from.
+    """
+
+    device: str
+    workers: int
+    memory: int
+    gpu_memory: int | None
+    tflops: float
+    rate_source: str
+
+
+def look(devices: list[str], *, tflops: float | None, rows: int, width: int, dtype: str = "float32") -> Machine:
+    """The machine as it is now.
+
+    Args:
+        devices: a torch device for each worker.
+        tflops: what one worker sustains on networks; measured where None.
+        rows, width: of the matrix product that is measured, `(rows, width) @ (width, width)`.
+        dtype: that training computes in.
+    """
+    import psutil
+    import torch
+
+    device = torch.device(devices[0])
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    source = "given with --tflops"
+    if tflops is None:
+        multiplied = matmul_tflops(str(device), rows=rows, width=width, dtype=dtype)
+        source = f"{ATTAINED:.0%} of a {dtype} matrix product of {rows} x {width} x {width}, {multiplied:.3g} measured"
+        source += "" if free is not None else " on a core of its own"
+        tflops = multiplied * ATTAINED
+    return Machine(device.type, len(devices), psutil.virtual_memory().available, free, tflops, source)
+
+
+def matmul_tflops(device: str, *, rows: int, width: int, dtype: str = "float32", seconds: float = 1.0) -> float:
+    """1e12 floating-point operations a second of a matrix product, the median of repetitions over about `seconds`.
+
+    On the CPU, of one thread and by the time that it ran, so that other work on the core does not count.
+    """
+    import torch
+
+    kind: torch.dtype = getattr(torch, dtype)
+    left = torch.ones(rows, width, device=device, dtype=kind)
+    right = torch.ones(width, width, device=device, dtype=kind)
+
+    clock = time.perf_counter if left.is_cuda else time.thread_time
+    threads = torch.get_num_threads()
+
+    def timed() -> float:
+        began = clock()
+        product = left @ right
+        if product.is_cuda:
+            torch.cuda.synchronize(product.device)
+        return max(clock() - began, 1e-9)
+
+    try:
+        torch.set_num_threads(1)
+        timed()
+        end, taken = time.perf_counter() + seconds, [timed()]
+        while time.perf_counter() < end:
+            taken.append(timed())
+    finally:
+        torch.set_num_threads(threads)
+    return 2 * rows * width * width / sorted(taken)[len(taken) // 2] / FLOPS_PER_TFLOP
+
+
+def free_disk(path: Path) -> int:
+    """Free bytes where `path` is, or will be."""
+    return shutil.disk_usage(existing(path)).free
+
+
+def existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    absolute = path.absolute()
+    return next(place for place in (absolute, *absolute.parents) if place.exists())
