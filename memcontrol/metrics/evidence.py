@@ -12,6 +12,11 @@ from memcontrol.metrics.copies import RATIO_NEIGHBOURS, copy_threshold, member_d
 from memcontrol.metrics.neighbourhood import Features, Matches, Members, Neighbourhood, Sides
 from memcontrol.metrics.spacing import Spacing, authentic_share
 
+BY_SIDES = frozenset({"copy_gap", "copy_tail", "closer_share"})
+BY_MATCHES = frozenset({"amd", "authpct"})
+BY_HONEST_MATCHES = frozenset({"nn_ratio_share", "copied_share", "copied_training_share", "c_t"})
+"""Measures by what they need under each membership, which is most of what a score costs."""
+
 
 @dataclass(frozen=True)
 class Images:
@@ -76,15 +81,17 @@ class Evidence:
     """Neighbours of generated and honest images, and what some of the measures need besides.
 
     Attributes:
-        generated, honest: neighbours in the pool by cosine distance.
+        names: the measures wanted; others that cost nothing more may be given too.
+        generated, honest: neighbours in the pool by cosine distance; None where honest images judge nothing.
         sides: chances under random subsets of each side.
         cells: for `c_t`.
         spacing: for `authpct`; None where that is not wanted.
         lengths: for `memorized_share`; None where that is not wanted.
     """
 
+    names: frozenset[str]
     generated: Neighbourhood
-    honest: Neighbourhood
+    honest: Neighbourhood | None
     sides: Sides
     cells: Cells
     spacing: Spacing | None = None
@@ -104,11 +111,12 @@ class Evidence:
     ) -> Evidence:
         """Everything that the measures in `names` need, for that many memberships."""
         training, n = int(members.sum()), len(generated.plain)
-        sides = Sides.of(training, len(pool) - training)
+        sides, judged = Sides.of(training, len(pool) - training), not BY_HONEST_MATCHES.isdisjoint(names)
         count = count_cells(training, n, len(honest.plain)) if "c_t" in names else 1
         return cls(
+            frozenset(names),
             sides.search(generated.plain, pool, members, generated.mirrored, name=generated.name),
-            sides.search(honest.plain, pool, members, honest.mirrored, name=honest.name),
+            sides.search(honest.plain, pool, members, honest.mirrored, name=honest.name) if judged else None,
             sides,
             Cells.fit(pool, generated.plain, honest.plain, count=count, rng=rng),
             Spacing.of(pool, training=training, queries=n, memberships=memberships) if "authpct" in names else None,
@@ -120,27 +128,34 @@ class Evidence:
         return replace(
             self,
             generated=self.generated.first(self.sides.depth),
-            honest=self.honest.first(self.sides.depth),
+            honest=None if self.honest is None else self.honest.first(self.sides.depth),
             lengths=None if self.lengths is None else self.lengths.shallow(),
         )
 
     def statistics(self, members: Members) -> dict[str, float]:
-        """Every measure under one membership of the pool, `(P,)` bool."""
-        ours, theirs = Matches.of(self.generated, members), Matches.of(self.honest, members)
-        difference, closer = self.sides.compare(self.generated, members)
+        """Every measure in `names` under one membership of the pool, `(P,)` bool."""
+        found: dict[str, float] = {}
+        if self.names & BY_SIDES:
+            difference, closer = self.sides.compare(self.generated, members)
+            found["copy_gap"] = float(difference.mean())
+            found["copy_tail"] = float(np.quantile(difference, 0.95))
+            found["closer_share"] = float(closer.mean())
+        if self.names & (BY_MATCHES | BY_HONEST_MATCHES):
+            ours = Matches.of(self.generated, members)
+            found["amd"] = float(ours.distances.mean())
+            if self.spacing is not None:
+                found["authpct"] = authentic_share(ours, self.spacing, members)
+            if self.honest is not None:
+                found |= self._against_honest(ours, Matches.of(self.honest, members), members)
+        if self.lengths is not None:
+            found["memorized_share"] = self.lengths.memorized_share(members)
+        return found
+
+    def _against_honest(self, ours: Matches, theirs: Matches, members: Members) -> dict[str, float]:
         copied = ours.distances < copy_threshold(theirs.distances)
-        found = {
-            "copy_gap": float(difference.mean()),
-            "copy_tail": float(np.quantile(difference, 0.95)),
-            "closer_share": float(closer.mean()),
+        return {
             "nn_ratio_share": float((ours.ratios < np.quantile(theirs.ratios, 0.05)).mean()),
-            "amd": float(ours.distances.mean()),
             "copied_share": float(copied.mean()),
             "copied_training_share": len(np.unique(ours.positions[copied])) / int(members.sum()),
             "c_t": self.cells.statistic(ours.distances, theirs.distances),
         }
-        if self.spacing is not None:
-            found["authpct"] = authentic_share(ours, self.spacing, members)
-        if self.lengths is not None:
-            found["memorized_share"] = self.lengths.memorized_share(members)
-        return found
