@@ -70,10 +70,15 @@ def assert_near(first, second, **tolerance):
         torch.testing.assert_close(tensor, second[1][name], **tolerance)
 
 
-@pytest.mark.parametrize("mitigations", [(), ("threshold:share=0.4,remembered=6",)])
+@pytest.fixture(scope="module", params=[(), ("threshold:share=0.4,remembered=6",)], ids=["plain", "threshold"])
+def whole(request, tiny, dataset):
+    """Mitigations, and what a training under them on undivided batches found."""
+    return request.param, trained(tiny, dataset, mitigations=request.param)
+
+
 @pytest.mark.parametrize("number", [2, 4])
-def test_micro_batches_train_like_the_whole_batch(tiny, dataset, number, mitigations):
-    whole = trained(tiny, dataset, mitigations=mitigations)
+def test_micro_batches_train_like_the_whole_batch(tiny, dataset, number, whole):
+    mitigations, whole = whole
     config = CONFIG.model_copy(update={"accumulation": number})
     parts = trained(tiny, dataset, mitigations=mitigations, config=config)
     assert_near(whole, parts, rtol=1e-2, atol=1e-4)

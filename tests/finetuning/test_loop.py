@@ -27,6 +27,7 @@ from memcontrol.methods import tuned
 from memcontrol.pipeline import LatentMoments, TextEmbeddings
 
 CONFIG = TuningConfig(steps=4, batch=3, warmup=0.25)
+SHORT = TuningConfig(steps=2, batch=3, warmup=0.25)
 TEXT_ROWS = np.array([1, 2, 3, 1, 2, 3], dtype=np.intp)
 MASKS = {"ends": ["conv_in.weight", "conv_out.bias"], "norm": ["conv_norm_out.weight"]}
 
@@ -74,7 +75,6 @@ def trained(tiny, batches, names, accelerator, *, rate=1e-3, config=CONFIG):
         yield from finetune_pipeline(
             tiny, parameters, batches, learning_rate=rate, config=config, accelerator=accelerator
         )
-    accelerator.free_memory()
 
 
 def snapshot(unet):
@@ -113,7 +113,7 @@ def test_batches_do_not_depend_on_the_mask(tiny, batches, accelerator):
                 lambda _, given, seen=inputs[name]: seen.append([part.clone() for part in given])
             )
         try:
-            list(trained(tiny, batches, parameters, accelerator))
+            list(trained(tiny, batches, parameters, accelerator, config=SHORT))
         finally:
             hook.remove()
     for one, other in zip(inputs["ends"], inputs["norm"], strict=True):
@@ -228,7 +228,6 @@ def test_everything_returns_when_training_is_broken_off(tiny, batches, accelerat
         broken_off()
     assert changed(tiny.unet, before) == set()
     assert not any(parameter.requires_grad for parameter in tiny.unet.parameters())
-    accelerator.free_memory()
 
 
 def test_the_optimizer_has_state_for_what_trains_alone(tiny, batches, accelerator, monkeypatch):
@@ -252,7 +251,6 @@ def test_the_optimizer_has_state_for_what_trains_alone(tiny, batches, accelerato
         others = [parameter for name, parameter in tiny.unet.named_parameters() if name not in parameters]
         assert all(parameter.grad is None for parameter in others)
         steps.close()
-    accelerator.free_memory()
 
 
 def test_training_is_the_textbook_loop(tiny, batches, accelerator):
@@ -304,14 +302,13 @@ def test_training_learns(tiny, batches, accelerator):
                 tiny, parameters, Same(), learning_rate=3e-3, config=config, accelerator=accelerator
             )
         ]
-    accelerator.free_memory()
     assert losses[-1] < 0.9 * losses[0]
 
 
 def test_training_is_repeatable_bit_for_bit(tiny, batches, accelerator):
-    first = [step.loss for step in trained(tiny, batches, MASKS["ends"], accelerator)]
+    first = [step.loss for step in trained(tiny, batches, MASKS["ends"], accelerator, config=SHORT)]
     torch.manual_seed(5)
-    assert [step.loss for step in trained(tiny, batches, MASKS["ends"], accelerator)] == first
+    assert [step.loss for step in trained(tiny, batches, MASKS["ends"], accelerator, config=SHORT)] == first
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -326,7 +323,6 @@ def test_a_loss_that_is_not_finite_raises(tiny, batches, accelerator, value):
         done.extend(trained(tiny, Broken(), MASKS["ends"], accelerator, rate=2e-3))
     assert len(done) == 2
     assert changed(tiny.unet, before) == set()
-    accelerator.free_memory()
 
 
 def test_learning_rate_rises_then_falls_along_a_cosine(tiny, batches, accelerator):
@@ -375,7 +371,7 @@ def test_inside_averaged_the_tensors_hold_their_average_and_outside_their_own(ti
 
 
 def test_the_tensors_own_values_return_when_sampling_fails(tiny, batches, accelerator):
-    for step in trained(tiny, batches, MASKS["ends"], accelerator, rate=1e-2):
+    for step in trained(tiny, batches, MASKS["ends"], accelerator, rate=1e-2, config=SHORT):
         own = {name: parameter.detach().clone() for name, parameter in step.parameters.items()}
         with pytest.raises(RuntimeError, match="sampling"), step.averaged():
             raise RuntimeError("sampling")
@@ -383,16 +379,17 @@ def test_the_tensors_own_values_return_when_sampling_fails(tiny, batches, accele
 
 
 def test_looking_at_the_average_does_not_change_training(tiny, batches, accelerator):
-    losses = [step.loss for step in trained(tiny, batches, MASKS["ends"], accelerator, rate=1e-2)]
+    config = SHORT.model_copy(update={"steps": 3})
+    losses = [step.loss for step in trained(tiny, batches, MASKS["ends"], accelerator, rate=1e-2, config=config)]
     looked = []
-    for step in trained(tiny, batches, MASKS["ends"], accelerator, rate=1e-2):
+    for step in trained(tiny, batches, MASKS["ends"], accelerator, rate=1e-2, config=config):
         with step.averaged():
             looked.append(step.loss)
     assert looked == losses
 
 
 def test_without_an_average_the_last_tensors_are_used(tiny, batches, accelerator):
-    config = CONFIG.model_copy(update={"ema_decay": 0.0})
+    config = SHORT.model_copy(update={"ema_decay": 0.0})
     for step in trained(tiny, batches, MASKS["norm"], accelerator, config=config):
         own = step.parameters["conv_norm_out.weight"].detach().clone()
         with step.averaged():
@@ -408,14 +405,14 @@ def test_tuning_in_half_precision_leaves_the_u_net_as_it_was(tiny, batches, monk
     with torch.no_grad():
         before = tiny.unet(*inputs).sample
     try:
-        losses = [step.loss for step in trained(tiny, batches, MASKS["ends"], accelerator)]
+        losses = [step.loss for step in trained(tiny, batches, MASKS["ends"], accelerator, config=SHORT)]
         with torch.no_grad():
             after = tiny.unet(*inputs).sample
     finally:
         accelerator.unwrap_model(tiny.unet, keep_fp32_wrapper=False)
     assert torch.equal(after, before)
     monkeypatch.undo()
-    exact = [step.loss for step in trained(tiny, batches, MASKS["ends"], Accelerator(cpu=True))]
+    exact = [step.loss for step in trained(tiny, batches, MASKS["ends"], Accelerator(cpu=True), config=SHORT)]
     assert losses == pytest.approx(exact, rel=0.05)
     assert losses != exact, "the precision had no effect"
 
