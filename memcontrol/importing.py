@@ -13,8 +13,8 @@ import numpy as np
 from memcontrol.errors import MaskError
 from memcontrol.fingerprint import file_fingerprint
 from memcontrol.groups import ParameterGroup, parameter_groups
-from memcontrol.mask import Mask, mask_key
-from memcontrol.mask_records import ModelIdentity
+from memcontrol.mask import Mask
+from memcontrol.mask_records import ModelIdentity, mask_key
 from memcontrol.pipeline import load_unet
 from memcontrol.space import load_space
 

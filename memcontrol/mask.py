@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,10 +11,24 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from memcontrol.errors import MaskError, SpaceError, nearest_names
+from memcontrol.cache import whole_file
+from memcontrol.errors import MaskError
 from memcontrol.groups import ParameterGroup, architecture_fingerprint, parameter_groups
-from memcontrol.mask_records import EDGE, Confirmed, MaskedGroup, ModelIdentity, ScoreDict, SpaceRecord, Trainable
-from memcontrol.space import METHODS, SearchSpace, validation_message
+from memcontrol.mask_fit import check_sizes, differences
+from memcontrol.mask_records import (
+    EDGE,
+    Bits,
+    Confirmed,
+    MaskedGroup,
+    ModelIdentity,
+    ScoreDict,
+    SpaceRecord,
+    Trainable,
+    as_bools,
+    check_groups,
+    mask_key,
+)
+from memcontrol.space import SearchSpace, validation_message
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,8 +37,6 @@ if TYPE_CHECKING:
 
 SCHEMA: Literal["memcontrol/mask@1"] = "memcontrol/mask@1"
 FILE_NAME = "mask.json"
-LISTED = 5
-Bits = str | Sequence[bool] | Sequence[int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +63,7 @@ class Mask:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_disjoint(self.groups)
-        for group in self.groups:
-            _check_method(group)
+        check_groups(self.groups)
         numel = sum(group.numel for group in self.groups if group.on)
         if numel != self.trainable.numel:
             raise MaskError(
@@ -93,7 +101,7 @@ class Mask:
         """
         masked = tuple(
             MaskedGroup(group.name, group.method, on or group.always, group.parameters, group.numel, group.settings)
-            for group, on in zip(groups, _as_bools(bits, len(groups)), strict=True)
+            for group, on in zip(groups, as_bools(bits, len(groups)), strict=True)
         )
         numel = sum(group.numel for group in masked if group.on)
         return cls(
@@ -165,26 +173,16 @@ class Mask:
         Raises:
             MaskError: with the first differences in names and sizes.
         """
-        if architecture_fingerprint(unet) == self.model.architecture:
-            return self._check_numels(unet)
-        raise MaskError(
-            f"mask {self.name} was made for {self.model.class_name} {self.model.id}, and this {type(unet).__name__} "
-            f"differs: {'; '.join(self._differences(unet))}; load that model, or carry the mask over with transfer"
-        )
-
-    def _check_numels(self, unet: nn.Module) -> None:
-        from memcontrol.methods import tuned_numel
-
-        for group in self.trained:
-            try:
-                numel = tuned_numel(group, unet)
-            except SpaceError as error:
-                raise MaskError(f"mask {self.name}, group {group.name}: {error}") from error
-            if numel != group.numel:
-                raise MaskError(
-                    f"mask {self.name}, group {group.name}: {group.method} trains {numel:,} numbers of its parameters "
-                    f"here, and the mask says {group.numel:,}: it belongs to another method or other settings"
-                )
+        if architecture_fingerprint(unet) != self.model.architecture:
+            found = "; ".join(differences(self.groups, self.space.content, unet))
+            raise MaskError(
+                f"mask {self.name} was made for {self.model.class_name} {self.model.id}, and this "
+                f"{type(unet).__name__} differs: {found}; load that model, or carry the mask over with transfer"
+            )
+        try:
+            check_sizes(self.trained, unet)
+        except MaskError as error:
+            raise MaskError(f"mask {self.name}, {error}") from error
 
     def apply(self, unet: nn.Module, *, seed: int = 0) -> list[nn.Parameter]:
         """Freeze a U-Net but for what this mask trains, and give that, in the U-Net's order, for an optimizer.
@@ -278,34 +276,13 @@ class Mask:
             MaskError: the place cannot be written.
         """
         file, text = _file(path), self.to_json()
-        part = file.with_name(f".{file.name}.{os.getpid()}.part")
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(text, encoding="utf-8")
-            part.replace(file)
+            with whole_file(file) as part:
+                part.write_text(text, encoding="utf-8")
+                part.chmod(0o644)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                part.unlink()
             raise MaskError(f"cannot write mask {file} ({error.strerror}): choose a writable folder") from error
         return file
-
-    def _differences(self, unet: nn.Module) -> list[str]:
-        from memcontrol.methods import tuned_numel
-
-        names = {name for name, _ in unet.named_parameters()}
-        named = {name for group in self.groups for name in group.parameters}
-        try:
-            here = parameter_groups(SearchSpace.model_validate(self.space.content), unet)
-        except (SpaceError, ValidationError):
-            here = ()
-        missing = sorted(named - names)
-        extra = sorted({name for group in here for name in group.parameters} - named)
-        present = [group for group in self.groups if names >= set(group.parameters)]
-        numels = [(group, tuned_numel(group, unet)) for group in present]
-        resized = [f"{group.name} ({n:,} numbers, not {group.numel:,})" for group, n in numels if n != group.numel]
-        found = (("it lacks", missing), ("it adds", extra), ("other shapes in", resized))
-        lines = [f"{what} {_first(names)}" for what, names in found if names]
-        return lines or ["parameters outside the mask's groups have other names or shapes"]
 
 
 _FILE = TypeAdapter(Mask)
@@ -317,49 +294,6 @@ def _resources(seed: int) -> Resources:
     from memcontrol.methods import Resources
 
     return Resources(Cache(default_cache_folder()), seed)
-
-
-def mask_key(bits: Sequence[bool] | Sequence[int]) -> str:
-    """Bits in fours, such as "1011-0110"; above 64 bits as a hexadecimal number, to stay short."""
-    text = "".join("1" if bit else "0" for bit in bits)
-    text = text if len(text) <= 64 else f"{int(text, 2):0{(len(text) + 3) // 4}x}"
-    return "-".join(text[start : start + 4] for start in range(0, len(text), 4))
-
-
-def _as_bools(bits: Bits, expected: int) -> list[bool]:
-    given = list(bits.replace("-", "")) if isinstance(bits, str) else list(bits)
-    if any(bit not in ("0", "1", 0, 1) for bit in given):
-        raise MaskError(f"bits {bits!r}: expected 0 and 1 only, one for each of {expected} groups")
-    if len(given) != expected:
-        raise MaskError(f"{len(given)} bits for {expected} groups: give one bit for each group")
-    return [bool(int(bit)) for bit in given]
-
-
-def _check_disjoint(groups: Sequence[MaskedGroup]) -> None:
-    names = [group.name for group in groups]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise MaskError(f"two groups are named {twice}: each group needs a name of its own")
-    owners: dict[str, str] = {}
-    for group in groups:
-        for parameter in group.parameters:
-            if parameter in owners:
-                raise MaskError(f"{parameter} is in two groups, {owners[parameter]} and {group.name}: expected one")
-            owners[parameter] = group.name
-
-
-def _check_method(group: MaskedGroup) -> None:
-    if group.method not in METHODS:
-        raise MaskError(f"group {group.name}: unknown method {group.method}: {nearest_names(group.method, METHODS)}")
-    expected = {"rank", "alpha"} if group.method == "lora" else set()
-    if group.settings.keys() != expected or any(value <= 0 for value in group.settings.values()):
-        wanted = " and ".join(sorted(expected)) + ", both above 0" if expected else "none"
-        raise MaskError(f"group {group.name}: settings {dict(group.settings)} of {group.method}: expected {wanted}")
-
-
-def _first(names: Sequence[str]) -> str:
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
 
 
 def _file(path: str | Path) -> Path:

@@ -158,7 +158,8 @@ def _frozen(mask: Mask) -> str:
 
 
 def _notes(mask: Mask, facts: CardFacts) -> Iterator[str]:
-    found = mask.provenance.get("data", {}).get("sha256")
+    data = mask.provenance.get("data")
+    found = data.get("sha256") if isinstance(data, dict) else None
     if found and found != facts.data_sha256:
         yield "The mask was found on other images than those that this model was trained on."
     sampling = [text for text in facts.mitigations if text.startswith("inference-")]

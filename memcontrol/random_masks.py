@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -56,6 +56,19 @@ def random_twins(mask: Mask, count: int, *, seed: int, always: Collection[str] =
     close = rng.permutation(np.flatnonzero(away <= CLOSE))
     chosen = close[:count] if len(close) >= count else near[np.argsort(away[near], kind="stable")][:count]
     return tuple(_twin(mask, drawn[i], number, seed) for number, i in enumerate(chosen, start=1))
+
+
+def size_notes(name: str, mask: Mask, twins: Sequence[Mask]) -> tuple[str, ...]:
+    """A sentence where some twins are not close in size, since what trains more learns and copies more.
+
+    Args:
+        name: of the mask, for the sentence.
+    """
+    shares = [twin.trainable.numel / mask.trainable.numel for twin in twins]
+    if all(abs(share - 1) <= CLOSE for share in shares):
+        return ()
+    found = " to ".join(dict.fromkeys(f"{share:.0%}" for share in (min(shares), max(shares))))
+    return (f"random masks of {name} train {found} of its numbers: too few of its space are within {CLOSE:.0%}",)
 
 
 def always_trained(mask: Mask) -> frozenset[str]:

@@ -33,6 +33,23 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise
 
 
+def read_document(path: Path, schema: str) -> dict[str, Any]:
+    """The content of a JSON file that this program wrote.
+
+    Raises:
+        RunError: it cannot be read, is not JSON, or has another schema.
+    """
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # bytes that are no text are a ValueError too
+        raise RunError(f"{path} is not JSON: {error}") from error
+    found = content.get("schema") if isinstance(content, dict) else None
+    if found != schema:
+        raise RunError(f"{path}: expected schema {schema}, got {found!r}")
+    known: dict[str, Any] = content
+    return known
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The files of one search."""
@@ -118,13 +135,7 @@ class RunFolder:
         """
         if not self.front.is_file():
             raise RunError(f"no front.json in {self.path}: name the folder of a search that has finished a trial")
-        try:
-            content: dict[str, Any] = json.loads(self.front.read_text())
-        except json.JSONDecodeError as error:
-            raise RunError(f"{self.front} is not JSON: {error}") from error
-        if content.get("schema") != FRONT_SCHEMA:
-            raise RunError(f"{self.front}: expected schema {FRONT_SCHEMA}, got {content.get('schema')!r}")
-        return content
+        return read_document(self.front, FRONT_SCHEMA)
 
     def write_json(self, path: Path, content: Mapping[str, Any]) -> None:
         """Write indented JSON; NaN is refused."""

@@ -32,6 +32,7 @@ ORDER = (
     "attacks",
     "score",
     "mask_records",
+    "mask_fit",
     "mask",
     "random_masks",
     "carrying",

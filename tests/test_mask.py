@@ -331,7 +331,10 @@ def test_a_mask_of_an_unknown_method_is_refused_with_the_nearest_names(unet: UNe
         edited(build(unet), method="svdif")
 
 
-@pytest.mark.parametrize("settings", [{}, {"rank": 4}, {"rank": 0, "alpha": 4.0}, {"rank": 4, "alpha": 4.0, "r": 1}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"rank": 4}, {"rank": 0, "alpha": 4.0}, {"rank": 4.5, "alpha": 4.0}, {"rank": 4, "alpha": 4.0, "r": 1}],
+)
 def test_lora_without_its_rank_and_alpha_is_refused(unet: UNet2DConditionModel, settings: dict[str, float]) -> None:
     space = load_space("lora-blocks")
     mask = build(unet, "1" * len(parameter_groups(space, unet)), space)

@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline
 from huggingface_hub import ModelCard
 from mixed_masks import PARTS, disturb, mask_of, predicted
 
-from memcontrol.errors import ModelError, RunError
+from memcontrol.errors import MaskError, ModelError, RunError
 from memcontrol.mask_records import Confirmed
 from memcontrol.model_card import CardFacts, write_card
 from memcontrol.pipeline import load_unet, model_folder
@@ -91,7 +91,9 @@ def test_snippets_refuse_another_base_model(released, monkeypatch, tmp_path, nam
     code = snippets(folder)[name].replace('model_folder("tiny")', json.dumps(other))
     with pytest.raises(error, match=r"belongs to another base model|was tuned on tiny"):
         ran(code)
-    with pytest.raises((ValueError, RuntimeError, ModelError, Exception), match=r"another base|made for|size mismatch"):
+    with pytest.raises(
+        (ValueError, MaskError), match=r"belongs to another base model|made for UNet2DConditionModel tiny"
+    ):
         ran(snippets(folder)[name].replace('"tiny"', '"tiny-sd"'))
 
 
@@ -147,6 +149,12 @@ def test_scores_stand_with_their_intervals_and_with_what_they_were_measured_on(t
     assert "| mitigations | rwa, inference-noise |" in text
     assert "| fingerprint of the data | `sha256:abc` |" in text
     assert f"`{mask.model.weights}`" in text
+
+
+@pytest.mark.parametrize("data", ["brain", None, {"name": "brain"}])
+def test_a_mask_that_does_not_say_on_which_images_it_was_found_has_a_card(tmp_path, data):
+    mask = mask_of(load_unet("tiny"), "full", provenance={"data": data})
+    assert "other images" not in write_card(tmp_path, mask=mask, facts=FACTS).read_text()
 
 
 def test_a_mask_without_scores_says_so(tmp_path):

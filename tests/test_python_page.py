@@ -65,13 +65,15 @@ def test_the_page_names_every_function_and_its_settings():
 @pytest.mark.parametrize("name", memcontrol.__all__)
 def test_every_name_of_the_package_is_there(name):
     assert getattr(memcontrol, name).__name__ == name
+    assert name in dir(memcontrol)
 
 
 def test_a_stock_loop_trains_a_mask_of_every_method(tmp_path, monkeypatch):
     base = load_unet("tiny")
     mask = mask_of(base, *PARTS)
-    argv = [EXAMPLE.name, str(mask.save(tmp_path / "one.json")), "--out", str(tmp_path / "tuned"), "--steps", "20"]
-    monkeypatch.setattr(sys, "argv", argv)
+    file, out = str(mask.save(tmp_path / "one.json")), str(tmp_path / "tuned")
+    # More in a batch than there are images.
+    monkeypatch.setattr(sys, "argv", [EXAMPLE.name, file, "--out", out, "--steps", "4", "--batch", "40"])
     runpy.run_path(str(EXAMPLE), run_name="__main__")
     tuned = StableDiffusionPipeline.from_pretrained(tmp_path / "tuned").unet.state_dict()
     assert tuned.keys() == base.state_dict().keys()

@@ -8,7 +8,7 @@ from memcontrol.errors import MaskError
 from memcontrol.groups import parameter_groups
 from memcontrol.mask import Mask
 from memcontrol.mask_records import ModelIdentity
-from memcontrol.random_masks import CLOSE, TOLERANCE, always_trained, random_twins
+from memcontrol.random_masks import CLOSE, TOLERANCE, always_trained, random_twins, size_notes
 from memcontrol.space import SearchSpace, load_space
 
 MODEL = ModelIdentity("tiny", "UNet2DConditionModel", "sha256:0", "sha256:0")
@@ -91,6 +91,15 @@ def test_settings_of_alternatives_are_the_masks_own(made):
     mask = made("lora-blocks", "1100")
     (twin,) = random_twins(mask, 1, seed=0)
     assert [dict(group.settings) for group in twin.groups] == [dict(group.settings) for group in mask.groups]
+
+
+def test_twins_that_are_not_close_in_size_are_told(made):
+    mask = made("stage-kinds", "10011")
+    assert size_notes("found", mask, random_twins(mask, 19, seed=0)) == ()
+    twins = random_twins(made("stage-kinds", "1"), 100, seed=0)
+    (note,) = size_notes("whole", made("stage-kinds", "1"), twins)
+    least = min(twin.trainable.percent for twin in twins)
+    assert note.startswith(f"random masks of whole train {least:.0f}% to 100% of its numbers: too few of its space")
 
 
 def test_large_spaces_are_drawn_from(made):

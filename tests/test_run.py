@@ -75,6 +75,12 @@ def test_front_is_read_back_or_refused(folder):
     folder.front.write_text("{")
     with pytest.raises(RunError, match="is not JSON"):
         folder.read_front()
+    folder.front.write_bytes(b"\xff\xfe{")
+    with pytest.raises(RunError, match="is not JSON"):
+        folder.read_front()
+    folder.front.write_text("[]")
+    with pytest.raises(RunError, match=f"expected schema {FRONT_SCHEMA}, got None"):
+        folder.read_front()
     folder.write_json(folder.front, {"schema": "memcontrol/front@9"})
     with pytest.raises(RunError, match=f"expected schema {FRONT_SCHEMA}, got 'memcontrol/front@9'"):
         folder.read_front()

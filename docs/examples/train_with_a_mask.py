@@ -30,7 +30,7 @@ def loaded_images(tokenizer, resolution, batch):
     images = load_dataset(data, resolution=resolution, seed=0).training
     pixels = torch.from_numpy(np.array(images.pixels())).permute(0, 3, 1, 2) / 127.5 - 1
     tokens = tokenizer(list(images.captions), padding="max_length", truncation=True, return_tensors="pt").input_ids
-    return DataLoader(list(zip(pixels, tokens, strict=True)), batch_size=batch, shuffle=True, drop_last=True)
+    return DataLoader(list(zip(pixels, tokens, strict=True)), batch_size=batch, shuffle=True)
 
 
 def train(mask_file, model, out, *, steps, batch, learning_rate, seed):

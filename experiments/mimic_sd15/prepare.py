@@ -64,10 +64,11 @@ def report_reader(reports: Path) -> Callable[[str], str | None]:
             raise SystemExit(f"no {reports}: download it from PhysioNet's mimic-cxr 2.1.0")
         archive = zipfile.ZipFile(reports)
         known = set(archive.namelist())
-        return lambda name: archive.read(name).decode("utf-8") if name in known else None
+        return lambda name: archive.read(name).decode("utf-8", "replace") if name in known else None
     if not (reports / "files").is_dir():
         raise SystemExit(f"no folder files in {reports}: give mimic-cxr-reports.zip, or the folder it unpacks to")
-    return lambda name: (reports / name).read_text(encoding="utf-8") if (reports / name).is_file() else None
+    files = {"encoding": "utf-8", "errors": "replace"}
+    return lambda name: (reports / name).read_text(**files) if (reports / name).is_file() else None
 
 
 def drawn_split(subject: str, seed: int) -> str:
@@ -120,10 +121,12 @@ def main(arguments: list[str] | None = None) -> None:
     if not table:
         raise SystemExit(f"no image of {options.images} could be used: nothing was written")
     path = options.images / "frontal.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
+    partial = path.with_suffix(".partial")  # an earlier table stays until this one is whole
+    with partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["path", "text", "subject_id", "split"])
         writer.writeheader()
         writer.writerows(table)
+    partial.replace(path)
     splits = Counter(row["split"] for row in table)
     subjects = len({row["subject_id"] for row in table})
     print(f"{path}: {len(table):,} images of {subjects:,} subjects ({dict(splits)})")

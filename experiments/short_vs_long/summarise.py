@@ -39,6 +39,8 @@ def value(line: dict[str, Any], name: str) -> float:
 
 def tables(rows: list[dict[str, Any]], steps: list[int]) -> dict[str, Floats]:
     """Score -> `(masks, lengths, trainings)` over masks of which every training is there; `numel` likewise."""
+    if len({line["images"] for line in rows}) > 1:
+        raise SystemExit("lines of more than one --images: keep each number in a folder of its own, with --out")
     found: dict[str, dict[tuple[int, int], dict[str, Any]]] = {}
     for line in rows:
         found.setdefault(line["mask"], {})[line["steps"], line["seed"] - line["drawn"]] = line

@@ -144,4 +144,4 @@ def _run_audit(settings: AuditConfig, out: Path, command: str, *, as_json: bool)
         sys.stdout.write(folder.document.read_text(encoding="utf-8"))
         return
     console.print(audit_tables(document, width=console.width, ascii_only=console.options.ascii_only))
-    console.print(f"Written to {folder.page} and {folder.document}", highlight=False, soft_wrap=True)
+    console.print(f"Written to {folder.page} and {folder.document}", markup=False, highlight=False, soft_wrap=True)

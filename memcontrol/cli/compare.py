@@ -153,4 +153,4 @@ def _run_compare(settings: ComparisonConfig, out: Path | None, workers: int | No
         sys.stdout.write(json.dumps({"event": "result"} | result.document) + "\n")
         return
     console.print(comparison_tables(result.document, width=console.width, ascii_only=console.options.ascii_only))
-    console.print(f"Written to {folder.path}", highlight=False, soft_wrap=True)
+    console.print(f"Written to {folder.path}", markup=False, highlight=False, soft_wrap=True)

@@ -60,7 +60,7 @@ def confirm(
             sys.stdout.write(json.dumps({"event": "result"} | closing_json(folder.read_front(), folder)) + "\n")
             return
         print_confirmed(folder, console)
-        console.print(f"Written to {folder.path}", highlight=False, soft_wrap=True)
+        console.print(f"Written to {folder.path}", markup=False, highlight=False, soft_wrap=True)
 
 
 def chosen_seeds(texts: list[str] | None) -> tuple[int, ...] | None:

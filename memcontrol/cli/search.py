@@ -128,7 +128,7 @@ def worker_count(text: str) -> int | None:
     """
     if text == "auto":
         return None
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise MemControlError(f"--workers {text}: expected auto or a number of at least 1")
     return int(text)
 
@@ -168,4 +168,4 @@ def _run_search(settings: RunConfig, out: Path | None, workers: int | None, as_j
         sys.stdout.write(json.dumps({"event": "result"} | closing_json(folder.read_front(), folder)) + "\n")
         return
     print_confirmed(folder, console)
-    console.print(f"Written to {folder.path}", highlight=False, soft_wrap=True)
+    console.print(f"Written to {folder.path}", markup=False, highlight=False, soft_wrap=True)

@@ -152,4 +152,4 @@ def _run_transfer(settings: TransferConfig, out: Path | None, workers: int | Non
         sys.stdout.write(json.dumps({"event": "result"} | result.document) + "\n")
         return
     console.print(transfer_tables(result.document, ascii_only=console.options.ascii_only))
-    console.print(f"Written to {folder.path}", highlight=False, soft_wrap=True)
+    console.print(f"Written to {folder.path}", markup=False, highlight=False, soft_wrap=True)

@@ -57,6 +57,8 @@ def listed_seeds(seeds: object) -> object:
             raise ValueError(f"{piece!r} is no seed: expected whole numbers from 0, such as 5,6,7 or 5-12")
         if match is None:
             found.append(int(piece))
+        elif int(match[2]) < int(match[1]):
+            raise ValueError(f"{piece} is no range of seeds: expected the smaller one first, {match[2]}-{match[1]}")
         elif int(match[2]) - int(match[1]) >= MOST_SEEDS:
             raise ValueError(f"{piece} is more than {MOST_SEEDS} seeds")
         else:

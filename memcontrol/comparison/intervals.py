@@ -32,6 +32,10 @@ class Mean:
         """Half the interval's width; None where there is none."""
         return None if self.high is None else self.high - self.value
 
+    def to_json(self) -> dict[str, float | int | None]:
+        """Plain values, as documents hold them."""
+        return {"mean": self.value, "low": self.low, "high": self.high, "n": self.n}
+
 
 def mean_over_seeds(values: ArrayLike) -> Mean:
     """The mean of `(n,)` values, one for each seed, and Student's 95 % interval.

@@ -138,6 +138,15 @@ class CellLedger(SharedStudy):
                 found[key] = trial
         return found
 
+    def completed(self, cell: str) -> dict[int, FrozenTrial]:
+        """Seed -> training of every seed that a row ever completed here, whether it is asked for now or not."""
+        found: dict[int, FrozenTrial] = {}
+        for trial in self.trials():
+            name, seed = _key(trial.user_attrs)
+            if name == cell and trial.state == TrialState.COMPLETE:
+                found[seed] = trial
+        return dict(sorted(found.items()))
+
 
 def _key(attributes: Mapping[str, object]) -> Key:
     """Of a trial; of one whose queueing was killed halfway, a key that nothing has."""

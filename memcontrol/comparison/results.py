@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,10 +11,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from memcontrol.comparison.cells import FULL_ALONE, Cell
 from memcontrol.comparison.config import RowsConfig
-from memcontrol.comparison.intervals import Mean, mean_over_seeds, paired_difference
+from memcontrol.comparison.intervals import mean_over_seeds, paired_difference
 from memcontrol.comparison.ledger import CellLedger
 from memcontrol.errors import MemControlError, RunError, nearest_names
-from memcontrol.run import RunFolder
+from memcontrol.run import RunFolder, read_document
 from memcontrol.score import direction
 from memcontrol.study.shared import was_interrupted
 
@@ -63,13 +62,9 @@ class ComparisonFolder(RunFolder):
         Raises:
             RunError: there is none, or it is not one of this program's.
         """
-        try:
-            content: dict[str, Any] = json.loads(self.document.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise RunError(f"no comparison in {self.path} ({error}): name the folder of one that has begun") from error
-        if content.get("schema") != self.schema:
-            raise RunError(f"{self.document}: expected schema {self.schema}, got {content.get('schema')!r}")
-        return content
+        if not self.document.is_file():
+            raise RunError(f"no {self.document.name} in {self.path}: name the folder of one that has begun")
+        return read_document(self.document, self.schema)
 
 
 @dataclass(frozen=True)
@@ -186,20 +181,15 @@ def _row(
         "seeds": list(own),
         "failed": failed,
         "found_on": _found_on(cell, drawn),
-        "scores": {name: _summary(mean_over_seeds(list(_values(own, name).values()))) for name in told.names if own},
+        "scores": {name: mean_over_seeds(list(_values(own, name).values())).to_json() for name in told.names if own},
         "against_full": {
-            name: _summary(mean) for name, mean in differences.items() if mean and cell.name != FULL_ALONE
+            name: mean.to_json() for name, mean in differences.items() if mean and cell.name != FULL_ALONE
         },
     }
 
 
 def _values(trials: Mapping[int, FrozenTrial], name: str) -> dict[int, float]:
     return {seed: float(trial.user_attrs["scores"][name]["value"]) for seed, trial in trials.items()}
-
-
-def _summary(mean: Mean) -> dict[str, Any]:
-    content = asdict(mean)
-    return {"mean": content.pop("value")} | content
 
 
 def _found_on(cell: Cell, drawn: Mapping[int, str | None]) -> list[int]:

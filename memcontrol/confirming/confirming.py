@@ -78,7 +78,7 @@ def confirm(
         )
     chosen = chosen_rows(front, folder, config, most // len(given))
     named = asked.measures if measures is None else tuple(map(full_name, measures))
-    with sole_launch(folder, "search or confirmation"):
+    with sole_launch(folder, "search or confirmation", elsewhere=""):  # a confirmation has no other place
         return _confirm(folder, config, chosen, given, named, workers, listener)
 
 
@@ -121,7 +121,9 @@ def _earlier_measures(folder: RunFolder) -> tuple[str, ...] | None:
     known = read_confirmation(folder)
     if known is None:
         return None
-    # The twin that `copy_gap` has where data have subjects comes of itself.
+    if "measures" in known:
+        return tuple(known["measures"])
+    # Of a confirmation written before; the twin that `copy_gap` has where data have subjects comes of itself.
     names = [score["name"] for score in known["scores"] if not score["objective"]]
     return tuple(name for name in names if not name.startswith("copy_gap_same_subjects@"))
 

@@ -28,13 +28,15 @@ def write_confirmed(
 ) -> dict[str, Any]:
     """Write `confirmation.json`, confirmed scores into mask files, and `front.json`; returns the last one's content.
 
-    Rows that an earlier command confirmed, and this one did not ask for, are kept.
+    Rows and seeds that an earlier command confirmed, and this one did not ask for, are kept.
     """
     inner = ComparisonFolder(folder.confirmation)
     done = [_row(row, ledger, laboratory, folder) for row in rows]
     known = read_confirmation(folder)
     earlier = {row["name"]: row for row in known["rows"]} if known else {}
-    document = _facts(ledger, fresh, laboratory) | {"rows": list((earlier | {r["name"]: r for r in done}).values())}
+    kept = list((earlier | {row["name"]: row for row in done}).values())
+    seeds = sorted(set(fresh.seeds).union(*(row["seeds"] for row in kept)))
+    document = _facts(ledger, fresh, laboratory) | {"seeds": seeds, "rows": kept}
     for row, content in zip(rows, done, strict=True):
         _write_mask(row, content, folder)
     inner.write_json(folder.confirmation / "confirmation.json", document)
@@ -56,7 +58,7 @@ def _facts(ledger: CellLedger, fresh: Fresh, laboratory: Laboratory) -> dict[str
     return {
         "schema": SCHEMA,
         "run": {"seed": fresh.config.seed, "data": laboratory.data_fingerprint},
-        "seeds": list(fresh.seeds),
+        "measures": list(fresh.measures),
         "held_out": {"set": fresh.held_out} | {name: len(images) for name, images in sets.items()},
         "images": fresh.config.sampling.images,
         "confidence": CONFIDENCE,
@@ -69,9 +71,7 @@ def _facts(ledger: CellLedger, fresh: Fresh, laboratory: Laboratory) -> dict[str
 
 
 def _row(row: Again, ledger: CellLedger, laboratory: Laboratory, folder: RunFolder) -> dict[str, Any]:
-    recipe, latest = row.cell.recipe, ledger.latest()
-    trials = {seed: latest[row.cell.name, seed] for seed in ledger.seeds if (row.cell.name, seed) in latest}
-    done = {seed: trial for seed, trial in trials.items() if trial.state == TrialState.COMPLETE}
+    recipe, done = row.cell.recipe, ledger.completed(row.cell.name)
     numel = next((int(trial.user_attrs["numel"]) for trial in done.values()), None)
     return {
         "name": row.name,

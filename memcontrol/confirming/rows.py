@@ -13,9 +13,10 @@ from memcontrol.comparison.cells import Cell
 from memcontrol.comparison.methods import Recipe
 from memcontrol.config import RunConfig
 from memcontrol.errors import MaskError, MemControlError
+from memcontrol.exporting import fidelity_then_copying
 from memcontrol.mask import Mask
 from memcontrol.mitigations.choices import MitigationChoices
-from memcontrol.random_masks import random_twins
+from memcontrol.random_masks import random_twins, size_notes
 from memcontrol.run import RunFolder
 from memcontrol.study.confirmed import FRONT, FULL, RANDOM, Kind
 from memcontrol.study.front import picked
@@ -86,9 +87,12 @@ def chosen_rows(front: Content, folder: RunFolder, config: RunConfig, count: int
     wanted = max(min(len(own), places - len(own)), places >= 2)
     for row in own[:wanted]:
         try:
-            twins.append(_twin(row, config.seed))
+            twin, said = _twin(row, config.seed)
         except MaskError as error:
             notes.append(f"no random mask beside {row.name}: {error}")
+        else:
+            twins.append(twin)
+            notes += said
     kept = own[: max(1, places - len(twins))]
     if len(kept) < len(own):
         notes.append(f"{len(kept)} of {len(own)} masks on the front are trained again: ask for more trainings for all")
@@ -120,23 +124,29 @@ def _member(member: Content, folder: RunFolder, config: RunConfig) -> Again:
     return Again(FRONT, Cell(Recipe.of_mask(folder.mask(member["trial"]).stem, mask), mitigations), member)
 
 
-def _twin(row: Again, seed: int) -> Again:
+def _twin(row: Again, seed: int) -> tuple[Again, tuple[str, ...]]:
+    """A random mask of a member's size, and a note where it is not quite of that size."""
     mask = row.cell.recipe.mask
     if mask is None:
         raise MaskError(f"{row.name} is no mask, and has no random mask of its size")
     (twin,) = random_twins(mask, 1, seed=seed)
     recipe = Recipe.of_mask(f"{row.name}-random", replace(twin, name=f"{row.name}-random"))
-    return Again(RANDOM, replace(row.cell, recipe=recipe), row.member)
+    return Again(RANDOM, replace(row.cell, recipe=recipe), row.member), size_notes(row.name, mask, [twin])
 
 
 def _full(front: Content, config: RunConfig) -> Again | None:
-    """Full fine-tuning at the rate that was best in the first objective, at about as many steps as candidates have."""
+    """Full fine-tuning at about as many steps as candidates have, at the rate that was best there.
+
+    Best in the first objective of fidelity, wherever it stands; in the first objective where none is of fidelity.
+    """
     points = [p for points in front["references"].values() for p in points if p["learning_rate"] is not None]
     if not points:
         return None
     nearest = min(abs(point["steps"] - config.tuning.steps) for point in points)
     fair = [point for point in points if abs(point["steps"] - config.tuning.steps) == nearest]
-    best = fair[int(np.argmin(_points(front, fair)[:, 0]))]["learning_rate"]
+    names = [objective["name"] for objective in front["objectives"]]
+    first = names.index(fidelity_then_copying(names)[0])
+    best = fair[int(np.argmin(_points(front, fair)[:, first]))]["learning_rate"]
     choices = MitigationChoices.of(config.mitigations)
     recipe = replace(Recipe.of_method(FULL, best), name=f"{FULL}-{best:g}")
     return Again(FULL, Cell(recipe, choices.texts(choices.middle)))

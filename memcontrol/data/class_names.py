@@ -78,7 +78,10 @@ def _names(path: Path, folders: set[str]) -> Mapping[str, str]:
     for column in ("folder", "name"):
         if column not in rows.columns:
             raise DataError(f'no column "{column}" in {file} (columns: {", ".join(rows.columns)}): add it')
-    names = {row["folder"]: row["name"] for row in rows.rows}
+    names: dict[str, str] = {}
+    for row in rows.rows:
+        if names.setdefault(row["folder"], row["name"]) != row["name"]:
+            raise DataError(f"{file} has two names for class folder {row['folder']}: keep one")
     for folder in sorted(folders):
         if not names.get(folder):
             raise DataError(f"{file} has no name for class folder {folder}: add a row {folder},NAME")

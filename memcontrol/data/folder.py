@@ -63,9 +63,10 @@ def _unlisted_pool(path: Path, config: DataConfig, *, resolution: int, name: str
 
 
 def image_files(path: Path) -> list[str]:
-    """Images in a folder and its subfolders, as sorted relative paths; hidden files are left out."""
+    """Images in a folder and its subfolders, as sorted relative paths; hidden files and folders are left out."""
     found = []
-    for folder, _, names in os.walk(path):
+    for folder, inner, names in os.walk(path):
+        inner[:] = [name for name in inner if not name.startswith(".")]
         shown = (name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith("."))
         found += [(Path(folder) / name).relative_to(path).as_posix() for name in shown]
     return sorted(found)

@@ -54,13 +54,15 @@ def read_rows(path: Path) -> Rows:
     """All rows of a `.csv`, `.xlsx` or `.jsonl` file.
 
     Raises:
-        DataError: the file is malformed or has no rows.
+        DataError: the file cannot be read, is malformed or has no rows.
     """
     kinds = {".xlsx": _xlsx_records, ".jsonl": _jsonl_records}
     try:
         columns, rows = kinds.get(path.suffix.lower(), _csv_records)(path)
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is not a table of UTF-8 text ({error}): save it as CSV in UTF-8") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path} ({error.strerror}): name a table that can be read") from error
     if not rows:
         raise DataError(f"{path} has no rows: list at least one image under its header")
     return Rows(path, tuple(columns), rows)
@@ -68,7 +70,7 @@ def read_rows(path: Path) -> Rows:
 
 def _csv_records(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     with path.open(newline="", encoding="utf-8-sig") as file:
-        return _records(csv.reader(file))
+        return _records(csv.reader(file), path)
 
 
 def _xlsx_records(path: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -83,17 +85,27 @@ def _xlsx_records(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
         raise DataError(f"{path} is not an XLSX workbook ({error}): save it as XLSX or CSV") from error
     try:
-        return _records(book.worksheets[0].iter_rows(values_only=True))
+        return _records(book.worksheets[0].iter_rows(values_only=True), path)
     finally:
         book.close()
 
 
-def _records(lines: Iterable[Sequence[object]]) -> tuple[list[str], list[dict[str, str]]]:
+def _records(lines: Iterable[Sequence[object]], path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Header and rows; blank lines are not rows, and missing cells are empty."""
     texts = ([_text(cell) for cell in line] for line in lines)
     header = next(texts, [])
-    rows = [dict(zip(header, line + [""] * len(header), strict=False)) for line in texts if any(line)]
-    return [name for name in header if name], rows
+    columns = [name for name in header if name]
+    if twice := next((name for name in columns if columns.count(name) > 1), None):
+        raise DataError(f'{path} has two columns "{twice}": rename one')
+    rows: list[dict[str, str]] = []
+    for line in filter(any, texts):
+        if any(line[len(header) :]):
+            raise DataError(
+                f"row {len(rows) + 1} of {path} has more cells than the header has columns ({', '.join(columns)}): put "
+                "text that holds a comma in quotes"
+            )
+        rows.append(dict(zip(header, line + [""] * len(header), strict=False)))
+    return columns, rows
 
 
 def _jsonl_records(path: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -216,7 +228,8 @@ def _keys(rows: Rows, column: str) -> list[str]:
             raise DataError(f"{named}, which is outside {rows.path.parent}: give paths inside that folder")
         if full.suffix.lower() in _DICOM:
             raise DataError(f"{named}: DICOM is not read, convert the images to PNG or JPEG first")
-        if not full.is_file():
+        # Unlike Path.is_file, without an error where a name is too long, as that of a caption would be.
+        if not os.path.isfile(full):  # noqa: PTH113
             raise DataError(f"{named}, but there is no such file in {rows.path.parent}: add the file or remove the row")
         key = full.relative_to(root).as_posix()
         if seen.setdefault(key, number) != number:

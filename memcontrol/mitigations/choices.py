@@ -44,7 +44,7 @@ class MitigationChoices:
 
         Raises:
             MemControlError: a strength with one value twice, two searched strengths of one name, or any choice that is
-                no valid mitigation.
+                no valid mitigation or the same as another.
         """
         pieces, grids = [], list[StrengthGrid]()
         for text in texts:
@@ -55,8 +55,15 @@ class MitigationChoices:
         for name in choices.names:
             if choices.names.count(name) > 1:
                 raise MemControlError(f"strength {name} is searched in two mitigations: search one of them")
+        plans = set[MitigationPlan]()
         for indices in choices.all():
-            choices.plan(indices)
+            plan = choices.plan(indices)
+            if plan in plans:
+                raise MemControlError(
+                    f"mitigations {', '.join(texts)}: {', '.join(choices.texts(indices))} is the same as another "
+                    "choice: expected different values, and each strength once"
+                )
+            plans.add(plan)
         return choices
 
     @property

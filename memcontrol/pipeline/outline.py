@@ -129,6 +129,8 @@ def weight_mismatch(outline: PipelineOutline, model: str) -> str | None:
         except SafetensorError:
             return None
     wanted = {name: list(tensor.shape) for name, tensor in outline.unet.state_dict().items()}
+    # Older U-Nets have other names for attention, which diffusers puts right where it loads them.
+    outline.unet._fix_state_dict_keys_on_load(stored)
     wrong = sorted(name for name, shape in wanted.items() if stored.get(name) != shape)
     if not stored or not wrong:
         return None
@@ -173,7 +175,12 @@ def _weight_problems(place: Path, name: str, model: str) -> Iterator[str]:
         yield f"{model}: no weights of {name} in {place}{got}: copy diffusion_pytorch_model or model .safetensors there"
         return
     chosen = next((file for file in files if ".safetensors" in file.name), files[0])
-    for file in _shards(chosen):
+    try:
+        shards = _shards(chosen)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        yield f"{model}: {chosen} is not whole (expected JSON with a weight_map from tensors to files): copy it again"
+        return
+    for file in shards:
         if not file.is_file():
             yield f"{model}: {place / chosen.name} names {file.name}, which is not there: copy all of its files"
         elif file.suffix == ".safetensors":

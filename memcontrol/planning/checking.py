@@ -92,7 +92,10 @@ def drawn_data(config: DataConfig, *, resolution: int, seed: int) -> DrawnData:
 
 
 def _refuse_download(source: str) -> None:
-    import datasets
+    try:
+        import datasets
+    except ImportError:
+        return  # the source itself says how to install it
 
     if not datasets.config.HF_DATASETS_OFFLINE:
         raise DataError(

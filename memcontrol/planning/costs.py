@@ -24,7 +24,7 @@ DECODE_BATCH = 16
 FULL_COPIES = {"copy to restore": 1, "gradients": 1, "optimizer": 2}
 """Copies of what trains, of its own size each, that a training holds beside the average."""
 LIBRARIES = 750_000_000
-"""Bytes of one worker before it has loaded anything: measured, a search on `tiny` (docs/full_scale.md)."""
+"""Bytes of one worker before it has loaded anything: measured on a search on `tiny` (experiments/dry_run)."""
 SVD_S = 6.6e-10
 """Seconds of a decomposition of `(m, n)` over m * n * min(m, n): 655 s for Stable Diffusion 1.5 on one core
 (experiments/sd15_smoke)."""
@@ -203,23 +203,20 @@ class Costs:
         return [matrix_shape(self.outline.unet.get_parameter(name)) for name in names]
 
 
-def needs(costs: Costs, *, workers: int, gpu: bool, free: Callable[[str], int]) -> tuple[Need, ...]:
+def needs(costs: Costs, *, workers: int, on_gpu: int, free: Callable[[str], int]) -> tuple[Need, ...]:
     """What must be free on the device, in memory and on disk.
 
     Args:
-        gpu: whether each worker has a device's memory of its own; otherwise all share the machine's.
+        on_gpu: workers that share the memory of one GPU; 0 where there is none and all share the machine's.
         free: bytes free by `GPU memory`, `memory`, `cache` and `output`.
     """
     device, host = costs.device_memory(), costs.host_memory()
-    if gpu:
-        on_gpu = [Need("GPU memory", device, free("GPU memory"))]
-        shared = host
-    else:
-        on_gpu, shared = [], {**device, **host}
+    each_gpu = {what: count * on_gpu for what, count in device.items()}
+    shared = host if on_gpu else {**device, **host}
     every = {what: count * workers for what, count in shared.items()}
     output = costs.output()
     return (
-        *on_gpu,
+        *([Need("GPU memory", each_gpu, free("GPU memory"))] if on_gpu else []),
         Need("memory", every, free("memory")),
         Need("cache", costs.cached(), free("cache")),
         *([Need("output", output, free("output"))] if output else []),

@@ -63,10 +63,10 @@ def image_cost(outline: PipelineOutline) -> ImageCost:
         pixels = torch.empty(1, 3, outline.resolution, outline.resolution, device="meta")
         latents = torch.empty(1, *outline.latent_shape, device="meta")
         encode = _flops(lambda: outline.vae.encode(pixels))
-        decode = _flops(lambda: outline.vae.decode(latents))
-        largest = _largest(lambda: outline.vae.decode(latents))
+        with _Largest() as watch:
+            decode = _flops(lambda: outline.vae.decode(latents))
     layers = sum(p.numel() for name, p in outline.text_encoder.named_parameters() if "embedding" not in name)
-    return ImageCost(forward, encode, decode, 2 * layers * outline.text_length, WORKSPACES * largest)
+    return ImageCost(forward, encode, decode, 2 * layers * outline.text_length, WORKSPACES * watch.bytes)
 
 
 def training_cost(outline: PipelineOutline, names: Collection[str], *, checkpointing: bool = False) -> TrainingCost:
@@ -76,8 +76,8 @@ def training_cost(outline: PipelineOutline, names: Collection[str], *, checkpoin
         checkpointing: whether activations are computed again in the backward pass instead of kept.
     """
     with _training(outline.unet, names, checkpointing):
-        saved = _saved(outline)
-        return TrainingCost(_flops(lambda: _denoise(outline).sum().backward()), saved)
+        saved: list[int] = []
+        return TrainingCost(_flops(lambda: _trained(outline, saved)), sum(saved))
 
 
 def _denoise(outline: PipelineOutline) -> Any:
@@ -112,8 +112,8 @@ def _training(unet: Any, names: Collection[str], checkpointing: bool) -> Iterato
             unet.eval()
 
 
-def _saved(outline: PipelineOutline) -> int:
-    """Bytes of the tensors that a forward pass keeps for the backward one, parameters left out."""
+def _trained(outline: PipelineOutline, saved: list[int]) -> None:
+    """A forward and a backward pass; adds the bytes of each tensor kept between them, parameters left out."""
     own = {parameter.untyped_storage()._cdata for parameter in outline.unet.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
@@ -124,16 +124,8 @@ def _saved(outline: PipelineOutline) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         result = _denoise(outline)
-    del result
-    return sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in own)
-
-
-def _largest(run: Callable[[], object]) -> int:
-    """Bytes of the largest tensor that any operation of a run makes."""
-    watch = _Largest()
-    with watch:
-        run()
-    return watch.bytes
+    saved += [tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in own]
+    result.sum().backward()
 
 
 class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -40,7 +40,7 @@ class Need:
     """What has to be free somewhere.
 
     Attributes:
-        where: `GPU memory` of each worker, `memory` of all, or a disk: of the `cache` or of the `output`.
+        where: `GPU memory` of each GPU, `memory` of all workers, or a disk: of the `cache` or of the `output`.
         parts: bytes by what they are for.
         free: bytes that are free there.
     """

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from memcontrol.study.processes import usable_cores
 
 ATTAINED = 0.5
 """Share of the rate of a large matrix product that networks are taken to reach."""
@@ -19,9 +24,8 @@ class Machine:
     Attributes:
         device: a torch device; `cuda` and `cpu` stand for one each worker.
         workers: processes.
-        memory, gpu_memory: free bytes, of which workers share the first and have one of the second each; None without
-            a GPU.
-        tflops: 1e12 floating-point operations that one worker does in a second.
+        memory, gpu_memory: free bytes of the machine, which all workers share, and of a GPU; None without one.
+        tflops: 1e12 floating-point operations that one worker does in a second, beside the others on its GPU or core.
         rate_source: where that number comes from.
     """
 
@@ -31,6 +35,8 @@ class Machine:
     gpu_memory: int | None
     tflops: float
     rate_source: str
+    together: int = 1
+    """Workers on one GPU, or on one core where there is none: 1 where each has its own."""
 
 
 def look(devices: list[str], *, tflops: float | None, rows: int, width: int, dtype: str = "float32") -> Machine:
@@ -45,15 +51,22 @@ def look(devices: list[str], *, tflops: float | None, rows: int, width: int, dty
     import psutil
     import torch
 
-    device = torch.device(devices[0])
+    device, together = torch.device(devices[0]), workers_together(devices)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
     source = "given with --tflops"
     if tflops is None:
         multiplied = matmul_tflops(str(device), rows=rows, width=width, dtype=dtype)
         source = f"{ATTAINED:.0%} of a {dtype} matrix product of {rows} x {width} x {width}, {multiplied:.3g} measured"
         source += "" if free is not None else " on a core of its own"
-        tflops = multiplied * ATTAINED
-    return Machine(device.type, len(devices), psutil.virtual_memory().available, free, tflops, source)
+        source += f", shared by {together} workers" if together > 1 else ""
+        tflops = multiplied * ATTAINED / together
+    return Machine(device.type, len(devices), psutil.virtual_memory().available, free, tflops, source, together)
+
+
+def workers_together(devices: Sequence[str]) -> int:
+    """The most workers that share one GPU or, on the CPU, one core."""
+    most = max(Counter(devices).values())
+    return -(-most // usable_cores()) if devices[0] == "cpu" else most
 
 
 def matmul_tflops(device: str, *, rows: int, width: int, dtype: str = "float32", seconds: float = 1.0) -> float:
@@ -96,4 +109,5 @@ def free_disk(path: Path) -> int:
 def existing(path: Path) -> Path:
     """The path, or the nearest folder above it that exists."""
     absolute = path.absolute()
-    return next(place for place in (absolute, *absolute.parents) if place.exists())
+    # Unlike Path.exists, without an error below a folder that this user may not look into.
+    return next(place for place in (absolute, *absolute.parents) if os.path.exists(place))  # noqa: PTH110

@@ -146,11 +146,11 @@ def _costed(found: Plan, costs: Costs, machine: Machine, drawn: DrawnData, out: 
         "cache": free_disk(default_cache_folder()),
         "output": free_disk(out),
     }
-    gpu = machine.gpu_memory is not None
-    needed = needs(costs, workers=machine.workers, gpu=gpu, free=free.__getitem__)
+    on_gpu = 0 if machine.gpu_memory is None else machine.together
+    needed = needs(costs, workers=machine.workers, on_gpu=on_gpu, free=free.__getitem__)
     for need in needed:
         if need.bytes > need.free:
-            problems.add(_short(need, machine.workers))
+            problems.add(_short(need, machine))
     images = costs.real_images()
     work = (Work("reading real images", 0, 0, images, 0.0, 2 * drawn.decode_s * images), *costs.work())
     seconds = sum(one.duration(machine.tflops * machine.workers) for one in work)
@@ -165,12 +165,13 @@ def _costed(found: Plan, costs: Costs, machine: Machine, drawn: DrawnData, out: 
     )
 
 
-def _short(need: Need, workers: int) -> str:
+def _short(need: Need, machine: Machine) -> str:
     largest = max(need.parts, key=lambda part: need.parts[part])
     mend = {
-        "GPU memory": "use a smaller tuning.batch or a larger tuning.accumulation, or tuning.gradient_checkpointing",
+        "GPU memory": ("use fewer --workers, " if machine.together > 1 else "use ")
+        + "a smaller tuning.batch or a larger tuning.accumulation, or tuning.gradient_checkpointing",
         "memory": "use fewer --workers, a smaller --train-size, or a larger tuning.accumulation"
-        if workers > 1
+        if machine.workers > 1
         else "use a smaller --train-size, or a larger tuning.accumulation",
         "cache": "set MEMCONTROL_CACHE to a folder on a larger disk",
         "output": "name a folder on a larger disk with --out",

@@ -57,7 +57,7 @@ def counts_text(document: Mapping[str, Any]) -> str:
     """What every number was measured on: data, model, seeds, images, steps, encoders."""
     data, seeds = document["data"], document["seeds"]
     anew = "drawn anew for each seed" if data["drawn_anew"] else "the same for every seed"
-    means = ", ".join(f"{name.partition('@')[0]} on {name.partition('@')[2]}" for name in document["columns"])
+    means = ", ".join(name.replace("@", " on ") for name in document["columns"])
     return (
         f"{data['name']}, {data['n']} training images, {anew}; model {document['model']}; n = {len(seeds)} "
         f"seed{'s' if len(seeds) > 1 else ''} ({seeds_text(seeds)}); {document['steps']:,} steps, "

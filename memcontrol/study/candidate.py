@@ -128,8 +128,8 @@ class CandidateSpace:
     def customary_rate(self, levels: Sequence[int]) -> int:
         """Grid index of a usual rate for these levels: small masks want larger rates than large ones.
 
-        A straight line in logarithms from the grid's top at a hundredth of the switchable parameters to half a decade
-        below its middle at all of them.
+        A straight line in logarithms from the grid's top at a hundredth of the switchable parameters to a quarter of a
+        decade below its middle at all of them.
         """
         whole = sum(group.numel for group in self.trained([self.highest(group) for group in self.groups]))
         share = max(0.01, sum(group.numel for group in self.trained(levels)) / whole)

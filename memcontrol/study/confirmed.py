@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from memcontrol.errors import RunError
-from memcontrol.run import RunFolder
+from memcontrol.run import RunFolder, read_document
 
 SCHEMA = "memcontrol/confirmation@1"
 Kind = Literal["front", "full", "random"]
@@ -29,12 +28,9 @@ def read_confirmation(folder: RunFolder) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise RunError(f"{path} is not JSON ({error}): move {folder.confirmation} away to confirm anew") from error
-    if content.get("schema") != SCHEMA:
-        raise RunError(f"{path}: expected schema {SCHEMA}, got {content.get('schema')!r}")
-    return content
+        return read_document(path, SCHEMA)
+    except RunError as error:
+        raise RunError(f"{error}; move {folder.confirmation} away to confirm anew") from error
 
 
 def with_confirmed(front: Mapping[str, Any], confirmation: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -32,9 +32,13 @@ def worker_devices(count: int | None) -> list[str]:
     import torch  # here, so that a new process loads only what its work needs
 
     gpus = torch.cuda.device_count()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    wanted = count or gpus or cores
+    wanted = count or gpus or usable_cores()
     return [f"cuda:{i % gpus}" if gpus else "cpu" for i in range(wanted)]
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_processes(work: Work, order: Any, devices: list[str], listener: Listener) -> None:

@@ -107,11 +107,12 @@ def was_interrupted(trial: FrozenTrial) -> bool:
 
 
 @contextmanager
-def sole_launch(folder: RunFolder, what: str) -> Iterator[None]:
+def sole_launch(folder: RunFolder, what: str, *, elsewhere: str = ", or use another --out") -> Iterator[None]:
     """Inside, no other process launches work in the folder.
 
     Args:
         what: is done there, for the message.
+        elsewhere: what the message offers besides waiting.
 
     Raises:
         RunError: another process does already.
@@ -120,4 +121,4 @@ def sole_launch(folder: RunFolder, what: str) -> Iterator[None]:
         with FileLock(folder.launch_lock, timeout=0):
             yield
     except Timeout as error:
-        raise RunError(f"another {what} is writing to {folder.path}: wait for it, or use another --out") from error
+        raise RunError(f"another {what} is writing to {folder.path}: wait for it{elsewhere}") from error

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from optuna.trial import TrialState
 
-from memcontrol.comparison.intervals import Mean, paired_difference
+from memcontrol.comparison.intervals import paired_difference
 from memcontrol.comparison.ledger import CellLedger
 from memcontrol.comparison.methods import FREEZE, FULL
 from memcontrol.comparison.results import ComparisonFolder, Told, document_of
@@ -122,7 +122,7 @@ def _mask(
         "rows": references,
         "minus": minuses,
         "random": {
-            score: None if rank is None else asdict(rank) | {"difference": _summary(rank.difference)}
+            score: None if rank is None else asdict(rank) | {"difference": rank.difference.to_json()}
             for score, rank in ranks.items()
         },
         "ahead_in_all": ahead_in_all(
@@ -137,8 +137,8 @@ def _mask(
                 "case": one.case,
                 "fidelity": first,
                 "shares": one.shares,
-                "full": _summary(one.full),
-                "difference": _summary(one.difference),
+                "full": one.full.to_json(),
+                "difference": one.difference.to_json(),
             }
             for other, one in beside.items()
         },
@@ -148,9 +148,4 @@ def _mask(
 def _minus(own: Scores, other: Scores, names: tuple[str, ...]) -> dict[str, Any]:
     """The mask minus a reference, for each score that they share seeds of."""
     differences = {score: paired_difference(own[score], other[score]) for score in names}
-    return {score: _summary(mean) for score, mean in differences.items() if mean is not None}
-
-
-def _summary(mean: Mean) -> dict[str, Any]:
-    content = asdict(mean)
-    return {"mean": content.pop("value")} | content
+    return {score: mean.to_json() for score, mean in differences.items() if mean is not None}

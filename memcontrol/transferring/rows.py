@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 Role = Literal["mask", "random", "all groups", "target", "full", "freeze"]
+TAKEN = (*METHODS, "untuned", "all groups")
+"""Names that tables have for other rows."""
 
 
 @dataclass(frozen=True)
@@ -74,17 +76,10 @@ def rows_of(config: TransferConfig, unet: nn.Module, model: ModelIdentity) -> Ro
         model: its identity.
 
     Raises:
-        MaskError: no mask, no such mask, one that trains nothing or cannot be carried, two of one name, or one of whose
-            size there are too few random masks.
+        MaskError: as `given_masks`; or a mask cannot be carried, or there are too few random masks of its size.
         RunError: a folder holds no finished search.
     """
-    if not config.masks:
-        raise MaskError("no mask to transfer: name a mask's JSON file or a search's folder with --mask")
-    masks = named_masks(config.masks, config.pick)
-    targets = named_masks(config.target_masks, config.pick)
-    both = masks.keys() & targets.keys()
-    if both:
-        raise MaskError(f"{min(both)} is given as a mask and as the target's own: give one of the files another name")
+    masks, targets = given_masks(config)
     carried = {}
     for name, mask in (masks | targets).items():
         with _naming(name):
@@ -96,6 +91,26 @@ def rows_of(config: TransferConfig, unet: nn.Module, model: ModelIdentity) -> Ro
     rows += [Row("target", recipes[name]) for name in targets]
     rows += [row for name in masks for row in _twins(name, carried[name].mask, config)]
     return Rows(tuple(rows), carried, whole)
+
+
+def given_masks(config: TransferConfig) -> tuple[dict[str, Mask], dict[str, Mask]]:
+    """The masks to transfer and the target's own, by name.
+
+    Raises:
+        MaskError: no mask, no such mask, one that trains nothing, or two of one name.
+        RunError: a folder holds no finished search.
+    """
+    if not config.masks:
+        raise MaskError("no mask to transfer: name a mask's JSON file or a search's folder with --mask")
+    masks = named_masks(config.masks, config.pick)
+    targets = named_masks(config.target_masks, config.pick)
+    both = masks.keys() & targets.keys()
+    if both:
+        raise MaskError(f"{min(both)} is given as a mask and as the target's own: give one of the files another name")
+    for name, mask in (masks | targets).items():
+        if mask.learning_rate is None:
+            raise MaskError(f"mask {name} trains nothing: there is nothing to transfer")
+    return masks, targets
 
 
 @contextmanager
@@ -111,13 +126,13 @@ def named_masks(paths: Iterable[str], pick: str) -> dict[str, Mask]:
     """Masks by name: a file's, or `RUN-PICK` of a search's folder; with `all`, `RUN-TRIAL`.
 
     Raises:
-        MaskError: no such file, or two of one name.
+        MaskError: no such file, two of one name, or a front of which no mask trains anything.
         RunError: a folder holds no finished search.
     """
     found: dict[str, Mask] = {}
     for path in map(Path, dict.fromkeys(paths)):
         for name, mask in _read(path, pick):
-            if name in METHODS or name in found:
+            if name in TAKEN or name in found:
                 raise MaskError(f"mask {path}: another row is named {name}: give the file another name")
             found[name] = mask
     return found
@@ -130,6 +145,8 @@ def _read(path: Path, pick: str) -> list[tuple[str, Mask]]:
     if pick != "all":
         return [(f"{run}-{pick}", masks[0])]
     trained = [mask for mask in masks if mask.learning_rate is not None]
+    if not trained:
+        raise MaskError(f"no mask on the front of {path} trains anything: there is nothing to transfer")
     return [(f"{run}-{mask.provenance.get('trial', number)}", mask) for number, mask in enumerate(trained)]
 
 

@@ -10,13 +10,14 @@ from typing import Any
 from memcontrol.carrying import mapping_text
 from memcontrol.comparison.comparing import cautions, cell_order, ignore, opened, told_of, train_cells
 from memcontrol.comparison.results import shown_columns, write_results
+from memcontrol.random_masks import size_notes
 from memcontrol.run import write_atomically
 from memcontrol.study.events import Listener
 from memcontrol.study.shared import sole_launch
 from memcontrol.study.trial import Laboratory
 from memcontrol.transferring.config import ENOUGH, TransferConfig
 from memcontrol.transferring.results import TransferFolder, transfer_document
-from memcontrol.transferring.rows import Rows, rows_of
+from memcontrol.transferring.rows import Rows, given_masks, rows_of
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def transfer(
         MemControlError: bad input, before anything is trained; or a transfer that cannot go on, its scores kept.
         KeyboardInterrupt: after every worker has stopped and the results so far are written.
     """
+    given_masks(config)  # what is wrong with them is said before data and model are loaded, which may take minutes
     laboratory, devices = opened(config, workers)
     rows = rows_of(config, laboratory.frozen.unet, laboratory.model)
     for cell in rows.cells:
@@ -99,6 +101,10 @@ def _notes(config: TransferConfig, rows: Rows, laboratory: Laboratory) -> list[s
     for role, names in (("mask", rows.named("mask")), ("target", rows.named("target"))):
         for name in names:
             notes += _origin(name, rows, role=role, target=target)
+    masks = {row.name: row.recipe.mask for row in rows.rows}
+    for name in rows.named("mask"):
+        twins = [twin for one in rows.named("random", of=name) if (twin := masks[one]) is not None]
+        notes += size_notes(name, rows.carried[name].mask, twins)
     moved = [name for name, carried in rows.carried.items() if carried.how != "unchanged"]
     if moved:
         notes.append(f"the learning rates of {', '.join(moved)} were found on another model")

@@ -59,6 +59,7 @@ def test_seeds_are_numbers_or_ranges(given, expected):
         ({"seeds": [1, 1]}, "expected each once"),
         ({"seeds": "1-x"}, "'1-x' is no seed: expected whole numbers"),
         ({"seeds": [-1]}, "'-1' is no seed"),
+        ({"seeds": "1,8-5"}, "8-5 is no range of seeds: expected the smaller one first, 5-8"),
         ({"data": {"seed": 3}}, "data.seed fixes the training set: leave it out"),
         ({"rates": ["norms=1"]}, "a learning rate of 'norms': did you mean norm"),
         ({"rates": ["full"]}, "expected METHOD=RATE, such as full=3e-3"),

@@ -33,6 +33,7 @@ def config(tmp_path):
         (["--objectives", "fd@pixel"], 'unknown encoder "pixel"'),
         (["--config", "nowhere.yaml"], "no configuration file nowhere.yaml"),
         (["--workers", "many"], "--workers many: expected auto or a number"),
+        (["--workers", "²"], "--workers ²: expected auto or a number"),
     ],
 )
 def test_bad_options_are_one_line_and_write_nothing(options, message, config, tmp_path):
@@ -46,11 +47,12 @@ def test_bad_options_are_one_line_and_write_nothing(options, message, config, tm
 
 
 def test_a_comparison_prints_its_tables_and_goes_on_with_another_row(config, tmp_path):
-    out = tmp_path / "run"
+    out = tmp_path / "run[a]"
     given = ["--config", config, "--seeds", "3", "--workers", "1", "--out", out]
     result = run(*given, "--methods", "full", NO_COLOR="1", COLUMNS="100")
     assert result.exit_code == 0, result.output
     assert "full, seed 3  1/1" in result.stdout
+    assert f"Written to {out}\n" in result.stdout
     assert "n = 1 seed (3)" in " ".join(result.stdout.split())
     more = run(*given, "--methods", "norm", "--mitigations", "none", "--columns", "fd@pixels", "--json")
     assert more.exit_code == 0, more.output

@@ -168,6 +168,33 @@ def test_an_interrupted_confirmation_keeps_what_is_done_and_goes_on(confirmed, c
     assert front == copied.read_front()
 
 
+def test_seeds_that_an_earlier_command_confirmed_are_kept(copied):
+    earlier, name = document(copied)["rows"][1:], knee(copied)["name"]
+    events = []
+    confirm(copied.path, seeds=(103,), trainings=1, workers=1, listener=events.append)
+    assert trained(events) == [f"{name}, seed 103"]
+    row = knee(copied)
+    assert row["seeds"] == document(copied)["seeds"] == [101, 102, 103]
+    assert [len(score["values"]) for score in row["scores"].values()] == [3, 3, 3]
+    assert document(copied)["rows"][1:] == earlier
+    confirm(copied.path, workers=1, listener=events.append)
+    assert len(trained(events)) == 1
+    assert knee(copied) == row
+    assert Mask.from_pretrained(copied.path / row["mask"]).confirmed.seeds == (101, 102, 103)
+
+
+def test_the_measures_of_an_earlier_command_are_those_of_the_next(copied):
+    shutil.rmtree(copied.confirmation)
+    config = load_config(copied.config)
+    asked = config.confirm.model_copy(update={"measures": None})
+    copied.config.write_text(config.model_copy(update={"confirm": asked}).to_yaml())
+    events = []
+    confirm(copied.path, seeds=(101,), trainings=1, measures=["fd@pixels", "kid@pixels"], workers=1)
+    confirm(copied.path, seeds=(101,), trainings=1, workers=1, listener=events.append)
+    assert trained(events) == []
+    assert document(copied)["measures"] == ["fd@pixels", "kid@pixels"]
+
+
 def test_other_measures_are_refused_until_the_earlier_ones_are_moved_away(copied):
     before = files(copied)
     with pytest.raises(RunError, match=r"scoring\.reported was .*fd@latents.*move .*confirmation away to confirm anew"):
@@ -193,7 +220,10 @@ def test_bad_choices_are_refused(options, message, confirmed):
 
 
 def test_a_folder_that_is_written_to_or_is_no_run_is_refused(copied, tmp_path):
-    with FileLock(copied.launch_lock), pytest.raises(RunError, match="another search or confirmation is writing to"):
+    with (
+        FileLock(copied.launch_lock),
+        pytest.raises(RunError, match=r"another search or confirmation is writing to \S+: wait for it$"),
+    ):
         confirm(copied.path, workers=1)
     with pytest.raises(RunError, match=r"no front\.json in"):
         confirm(tmp_path, workers=1)

@@ -67,6 +67,8 @@ def test_the_knee_full_fine_tuning_and_a_twin_come_first_and_more_only_add(searc
 def test_full_fine_tuning_has_its_best_rate_at_the_candidates_own_steps(searched):
     points = [point for point in searched.front["references"]["all"] if point["steps"] != 300]
     assert "full-0.01" in names(searched, 5, references={"all": points})
+    turned = searched.front["objectives"][::-1]
+    assert "full-0.003" in names(searched, 5, objectives=turned), "best in fidelity, wherever that stands"
     chosen = chosen_rows(searched.front | {"references": {}}, searched.folder, RunConfig(), 5)
     assert [row.kind for row in chosen.rows] == ["front", "front", "front", "front", "random"]
     assert chosen.notes == ("full fine-tuning was not scored in the search, and is not trained again",)
@@ -75,6 +77,12 @@ def test_full_fine_tuning_has_its_best_rate_at_the_candidates_own_steps(searched
 def test_what_is_not_trained_again_is_said(searched):
     chosen = chosen_rows(searched.front, searched.folder, RunConfig(), 5)
     assert chosen.notes == ("3 of 4 masks on the front are trained again: ask for more trainings for all",)
+
+
+def test_a_random_mask_that_is_not_quite_of_its_masks_size_is_told(searched, monkeypatch):
+    monkeypatch.setattr("memcontrol.random_masks.CLOSE", -1.0)  # no share is near enough
+    notes = chosen_rows(searched.front, searched.folder, RunConfig(), 3).notes
+    assert notes[0].startswith("random masks of trial-003 train ")
 
 
 def test_a_front_that_trains_nothing_has_nothing_to_confirm(searched):

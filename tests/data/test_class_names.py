@@ -89,6 +89,12 @@ def test_wordnet_ids_need_names(tmp_path):
     assert message(folder) == f'no column "name" in {folder}/class_names.csv (columns: folder, label): add it'
 
 
+def test_a_class_cannot_have_two_names(tmp_path):
+    folder = image_tree(tmp_path / "photos", ["n01440764"])
+    (folder / "class_names.csv").write_text("folder,name\nn01440764,tench\nn01440764,pike\n")
+    assert message(folder) == f"{folder}/class_names.csv has two names for class folder n01440764: keep one"
+
+
 @pytest.mark.parametrize("place", [".", "train"])
 def test_an_image_in_no_class_folder_is_named(place, tmp_path):
     folder = image_tree(tmp_path / "birds", ["owl"])

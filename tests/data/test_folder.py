@@ -95,6 +95,8 @@ def test_without_captions_and_metadata_all_images_are_taken(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (9, 9), (i * 10, 0, 0)).save(path)
     (tmp_path / ".hidden.png").write_bytes(b"not an image")
+    (tmp_path / ".checkpoints").mkdir()
+    (tmp_path / ".checkpoints" / "copy.png").write_bytes(b"not an image")
     (tmp_path / "readme.txt").write_text("not an image")
     assert len(image_files(tmp_path)) == 24
     assert image_files(tmp_path) == sorted(image_files(tmp_path))

@@ -110,6 +110,30 @@ def test_short_rows_and_blank_lines(tmp_path):
     assert read_rows(tmp_path / "t.csv").rows == [{"path": "a.png", "text": ""}, {"path": "b.png", "text": "hello"}]
 
 
+def test_a_caption_that_an_unquoted_comma_would_cut_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("path,text\na.png,clear,\nb.png,Lungs clear, no effusion\n")
+    assert message(tmp_path / "t.csv") == (
+        f"row 2 of {tmp_path}/t.csv has more cells than the header has columns (path, text): put text that holds a "
+        "comma in quotes"
+    )
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("path,text,text\na.png,x,y\n")
+    assert message(tmp_path / "t.csv") == f'{tmp_path}/t.csv has two columns "text": rename one'
+
+
+def test_captions_taken_for_paths_are_refused_however_long(tmp_path):
+    (tmp_path / "t.csv").write_text(f"path,text\na.png,{'long ' * 100}\n")
+    assert "but there is no such file in" in message(tmp_path / "t.csv", path_column="text", captions="none")
+
+
+def test_a_table_that_cannot_be_read_is_refused(tmp_path):
+    (tmp_path / "t.csv").mkdir()
+    with pytest.raises(DataError, match=r"cannot read .*t\.csv \(Is a directory\): name a table"):
+        read_rows(tmp_path / "t.csv")
+
+
 def test_a_table_that_is_not_text_is_refused(tmp_path):
     (tmp_path / "t.csv").write_bytes(b"path,text\n\xff\xfe\x00,a\n")
     assert message(tmp_path / "t.csv").startswith(f"{tmp_path}/t.csv is not a table of UTF-8 text (")

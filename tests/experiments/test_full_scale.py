@@ -150,14 +150,30 @@ def test_what_is_missing_is_counted_and_said(tmp_path, prepare, capsys):
     texts = sorted(reports.rglob("*.txt"))
     texts[0].unlink()
     texts[1].write_text(" FINAL REPORT\n INDICATION:  Cough.\n")
+    texts[3].write_bytes(b" FINAL REPORT\n IMPRESSION:  Not \xff UTF-8.\n")
     next(images.rglob("00000002-pa.jpg")).unlink()
     prepare.main(["--images", str(images), "--reports", str(reports)])
     told = capsys.readouterr().out
     for line in ("2: no report", "2: neither impression nor findings", "1: no image file", "4: not frontal (PA or AP)"):
         assert f"left out {line}" in told
+    assert {row["text"] for row in read_rows(images / "frontal.csv").rows} >= {"Not \ufffd UTF-8."}
     (images / "mimic-cxr-2.0.0-metadata.csv.gz").unlink()
     with pytest.raises(SystemExit, match="download it from PhysioNet"):
         prepare.main(["--images", str(images), "--reports", str(reports)])
+
+
+def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path, prepare, monkeypatch):
+    images, reports = physionet(tmp_path, subjects=2)
+    prepare.main(["--images", str(images), "--reports", str(reports)])
+    before = (images / "frontal.csv").read_bytes()
+
+    def full(*_args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(csv.DictWriter, "writerows", full)
+    with pytest.raises(OSError, match="No space left"):
+        prepare.main(["--images", str(images), "--reports", str(reports)])
+    assert (images / "frontal.csv").read_bytes() == before
 
 
 def test_a_model_is_saved_for_another_size(tmp_path, capsys):

@@ -36,8 +36,8 @@ def arms_of(summarise: ModuleType, folder: Path, rows: list[dict[str, Any]]) -> 
 
 
 def plain(summarise: ModuleType, seed: int, *, shift: float = 0.0) -> list[dict[str, Any]]:
-    """Plain training at three numbers of steps: fd 10, 20 and 40, memorized 0.9, 0.5 and 0.1."""
-    numbers = ((10.0, 0.9), (20.0, 0.5), (40.0, 0.1))
+    """Plain training at four numbers of steps: fd 10, 15, 20 and 40, memorized 0.9, 0.7, 0.5 and 0.1."""
+    numbers = ((10.0, 0.9), (15.0, 0.7), (20.0, 0.5), (40.0, 0.1))
     return [row(arm, seed, fd, m + shift) for arm, (fd, m) in zip(summarise.STEPS, numbers, strict=True)]
 
 
@@ -70,7 +70,7 @@ def test_paired_differences_are_to_the_default_of_the_same_seed(summarise: Modul
     rows = [*plain(summarise, 5), *plain(summarise, 6, shift=0.05)]
     rows += [row(summarise.HONEST, seed, 0.0, 0.01) for seed in (5, 6)]
     rows += [row("IET-AGC", 5, 30.0, 0.2), row("IET-AGC", 6, 30.0, 0.35)]
-    content = summarise.summarised(arms_of(summarise, tmp_path, rows))
+    content = summarise.summarised(arms_of(summarise, tmp_path, rows), {})
     difference = content["arms"]["IET-AGC"]["against_default"]["memorized"]
     assert difference["mean"] == pytest.approx(((0.2 - 0.9) + (0.35 - 0.95)) / 2)
     assert content["seeds"] == [5, 6]
@@ -89,8 +89,32 @@ def test_dispersion_is_one_for_one_rate_and_large_where_the_same_images_are_alwa
     assert np.isnan(summarise.dispersion({"skips": [0, 0], "seen": [5, 5]}))
 
 
-def test_skip_rates_count_showings_and_follow_copies(summarise: ModuleType) -> None:
+def test_skip_rates_count_showings_and_are_ranked_against_what_else_is_known_of_an_image(
+    summarise: ModuleType,
+) -> None:
     controlled = {"skips": [30, 2, 10], "seen": [100, 20, 50]}
     assert summarise.skip_rates(controlled).tolist() == pytest.approx([0.3, 0.1, 0.2])
-    assert summarise.favoured(controlled, {"copies": [3, 0, 1]}) == pytest.approx(1.0)
-    assert np.isnan(summarise.favoured(controlled, {"copies": [0, 0, 0]}))
+    assert summarise.favoured(controlled, [3, 0, 1]) == pytest.approx(1.0)
+    assert summarise.favoured(controlled, [1, 9, 4]) == pytest.approx(-1.0)
+    assert np.isnan(summarise.favoured(controlled, [0, 0, 0]))
+
+
+def test_skipping_is_told_as_shares_and_by_brightness(summarise: ModuleType) -> None:
+    controlled = {"skips": [30, 2, 10], "seen": [100, 50, 50], "skipped_by_round": [0.1, 0.4], "empty": 0.5}
+    images = np.stack([np.full((4, 4, 3), level, dtype=np.uint8) for level in (10, 200, 100)])
+    found = summarise.skipping({5: controlled | {"extra_steps": 7}}, {5: {"copies": [0, 0, 0]}}, {5: images})
+    means = {name: None if told is None else told["mean"] for name, told in found.items()}
+    assert means["skipped_share"] == pytest.approx(42 / 200)
+    assert (means["last_round"], means["empty_bank"], means["extra_steps"]) == (0.4, 0.5, 7)
+    assert means["with_brightness"] == pytest.approx(-1.0)
+    assert means["with_copies"] is None
+
+
+def test_longer_trainings_may_have_fewer_seeds(summarise: ModuleType, tmp_path: Path) -> None:
+    longer = f"IET-AGC{summarise.LONGER} 600 steps"
+    rows = [*plain(summarise, 5), *plain(summarise, 6), row(longer, 5, 10.0, 0.4)]
+    rows += [row(summarise.HONEST, seed, 0.0, 0.01) for seed in (5, 6)]
+    content = summarise.summarised(arms_of(summarise, tmp_path, rows), {})
+    assert content["seeds"] == [5, 6]
+    difference = content["arms"][longer]["against_default"]["memorized"]
+    assert (difference["mean"], difference["seeds"], difference["low"]) == (pytest.approx(-0.5), 1, None)

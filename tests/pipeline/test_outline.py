@@ -4,9 +4,11 @@ import json
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from memcontrol.errors import ModelError
-from memcontrol.pipeline import model_folder
+from memcontrol.pipeline import load_unet, model_folder
 from memcontrol.pipeline.outline import file_problems, load_outline, local_folder, weight_mismatch
 
 
@@ -78,6 +80,31 @@ def test_a_missing_shard_is_named(copied):
     (copied / "unet" / shard).unlink()
     (line,) = file_problems(copied, "mine")
     assert f"names {shard}, which is not there" in line
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"weight_map": []}', '{"weight_map": {"conv_in.weight": 3}}'])
+def test_a_broken_index_of_shards_is_named(copied, content):
+    file = copied / "unet" / "diffusion_pytorch_model.safetensors"
+    file.rename(copied / "unet" / "diffusion_pytorch_model-00001-of-00001.safetensors")
+    (copied / "unet" / f"{file.name}.index.json").write_text(content)
+    (line,) = file_problems(copied, "mine")
+    assert line.startswith(f"mine: {file}.index.json is not whole (")
+
+
+def test_older_names_of_attention_fit_as_they_do_when_loaded(ddpm_folders, tmp_path):
+    folder = shutil.copytree(ddpm_folders[3], tmp_path / "older")
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    older = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    renamed = {}
+    for name, tensor in load_file(file).items():
+        place, _, leaf = name.rpartition(".")
+        found = next((new for new in older if place.endswith(new)), None)
+        renamed[f"{place.removesuffix(found)}{older[found]}.{leaf}" if found else name] = tensor
+    assert renamed.keys() != load_file(file).keys()
+    save_file(renamed, file, metadata={"format": "pt"})
+    assert weight_mismatch(load_outline(str(folder)), "mine") is None
+    expected = load_unet(str(ddpm_folders[3])).state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in load_unet(str(folder)).state_dict().items())
 
 
 def test_weights_of_another_size_are_named(copied):

@@ -38,6 +38,12 @@ def tiny_outline():
     return load_outline("tiny")
 
 
+@pytest.fixture(scope="module")
+def whole(tiny_outline):
+    """The cost of training everything in it."""
+    return training_cost(tiny_outline, every_name(tiny_outline))
+
+
 def every_name(outline):
     return [name for name, _ in outline.unet.named_parameters()]
 
@@ -45,8 +51,9 @@ def every_name(outline):
 def test_stable_diffusion_at_224_pixels_costs_what_was_counted_for_it(sd15):
     cost = image_cost(sd15)
     assert sum(p.numel() for p in sd15.unet.parameters()) == 859_520_964
-    # TFLOP: U-Net forward 0.140, forward and backward 0.416, encoding 0.208, text encoder 0.013.
+    # TFLOP: U-Net forward 0.140, forward and backward 0.416, encoding 0.208, decoding 0.476, text encoder 0.013.
     assert cost.forward / 1e12 == pytest.approx(0.140, abs=5e-4)
+    assert cost.decode / 1e12 == pytest.approx(0.476, abs=5e-4)
     assert cost.encode / 1e12 == pytest.approx(0.208, abs=5e-4)
     assert cost.text / 1e12 == pytest.approx(0.013, abs=5e-4)
     assert training_cost(sd15, every_name(sd15)).flops / 1e12 == pytest.approx(0.416, abs=5e-4)
@@ -61,29 +68,25 @@ def test_counts_without_weights_are_those_of_a_real_pass(tiny, tiny_outline):
     assert image_cost(tiny_outline).forward == counter.get_total_flops()
 
 
-def test_fewer_trained_parameters_cost_less_than_all_and_more_than_forward_alone(tiny_outline):
-    names = every_name(tiny_outline)
-    attention = [name for name in names if "attentions" in name]
-    forward = image_cost(tiny_outline).forward
-    whole, part = training_cost(tiny_outline, names), training_cost(tiny_outline, attention)
-    assert forward < part.flops < whole.flops
+def test_fewer_trained_parameters_cost_less_than_all_and_more_than_forward_alone(tiny_outline, whole):
+    part = training_cost(tiny_outline, [name for name in every_name(tiny_outline) if "attentions" in name])
+    assert image_cost(tiny_outline).forward < part.flops < whole.flops
     assert part.saved_bytes <= whole.saved_bytes
     assert not any(parameter.requires_grad for parameter in tiny_outline.unet.parameters())
 
 
-def test_checkpointing_keeps_less_and_computes_more(tiny_outline):
+def test_checkpointing_keeps_less_and_computes_more(tiny_outline, whole):
     names = every_name(tiny_outline)
-    kept, again = training_cost(tiny_outline, names), training_cost(tiny_outline, names, checkpointing=True)
-    assert again.saved_bytes < kept.saved_bytes / 2
-    assert again.flops > kept.flops
-    assert training_cost(tiny_outline, names) == kept
+    again = training_cost(tiny_outline, names, checkpointing=True)
+    assert again.saved_bytes < whole.saved_bytes / 2
+    assert again.flops > whole.flops
+    assert training_cost(tiny_outline, names) == whole, "checkpointing is off again"
 
 
-def test_activations_grow_with_the_latents(tiny_outline):
+def test_activations_grow_with_the_latents(tiny_outline, whole):
     channels, height, width = tiny_outline.latent_shape
     larger = replace(tiny_outline, latent_shape=(channels, 2 * height, 2 * width))
-    names = every_name(tiny_outline)
-    assert training_cost(larger, names).saved_bytes > 3 * training_cost(tiny_outline, names).saved_bytes
+    assert training_cost(larger, every_name(larger)).saved_bytes > 3 * whole.saved_bytes
 
 
 def test_an_unconditional_model_has_no_text_and_no_autoencoder(ddpm_folders):

@@ -1,7 +1,9 @@
 """Plans: what is counted, what is refused, and that nothing is written."""
 
+import errno
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from rich.console import Console
 from memcontrol.config import RunConfig, validated
 from memcontrol.pipeline import model_folder
 from memcontrol.pipeline.outline import load_outline
-from memcontrol.planning import plan_search, planner
+from memcontrol.planning import machine, plan_search, planner
 from memcontrol.planning.costs import Training
 from memcontrol.planning.counting import training_cost
 from memcontrol.planning.machine import Machine, matmul_tflops
@@ -209,6 +211,41 @@ def test_a_gpu_has_memory_of_its_own(small_config, tmp_path, monkeypatch):
     assert "optimizer" not in found.needs[1].parts
     (line,) = found.problems
     assert line.startswith("GPU memory: ")
+
+
+def test_workers_on_one_gpu_share_its_memory(small_config, tmp_path, monkeypatch):
+    found = []
+    for together in (1, 2):
+        gpus = Machine("cuda", 2, 10**12, 1_000_000, 50.0, "given", together)
+        monkeypatch.setattr(planner, "look", lambda *_args, gpus=gpus, **_kwargs: gpus)
+        found.append(planned(small_config, tmp_path))
+    alone, shared = (plan.needs[0].bytes for plan in found)
+    assert shared == 2 * alone
+    assert "use fewer --workers, a smaller tuning.batch" in found[1].problems[0]
+    assert "--workers" not in found[0].problems[0]
+
+
+def test_workers_on_one_device_share_its_rate(monkeypatch):
+    monkeypatch.setattr(machine, "usable_cores", lambda: 2)
+    monkeypatch.setattr(machine, "matmul_tflops", lambda *_args, **_kwargs: 0.8)
+    assert [machine.workers_together(["cpu"] * count) for count in (1, 2, 3, 4, 5)] == [1, 1, 2, 2, 3]
+    assert machine.workers_together(["cuda:0", "cuda:1", "cuda:0"]) == 2
+    rates = [machine.look(["cpu"] * count, tflops=None, rows=64, width=64).tflops for count in (1, 2, 4)]
+    assert rates == [0.4, 0.4, 0.2]
+    assert machine.look(["cpu"] * 4, tflops=0.3, rows=64, width=64).tflops == 0.3
+
+
+def test_a_folder_that_this_user_may_not_look_into_is_a_problem(tmp_path, monkeypatch):
+    closed, usual = tmp_path / "closed", os.stat
+    closed.mkdir()
+
+    def stat(path, *args, **given):
+        if str(path).startswith(f"{closed}{os.sep}"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return usual(path, *args, **given)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert machine.existing(closed / "runs" / "one") == closed
 
 
 def test_a_plan_is_json_and_text(plan):

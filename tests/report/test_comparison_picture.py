@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from memcontrol.report.comparison_picture import comparison_picture, drawn_scores
-from memcontrol.report.comparison_table import comparison_markdown, comparison_tables, notes_of
+from memcontrol.report.comparison_table import comparison_markdown, comparison_tables, counts_text, notes_of
 
 FD, GAP, AMD = "fd@efficientnet-lite0", "copy_gap@pixels", "amd@efficientnet-lite0"
 SEEDS = [5, 6, 7, 8]
@@ -57,6 +57,11 @@ ROWS = (
     row("svdiff", 270.0, 0.008, minus=(146.0, 8.0)),
     row("knee", 160.0, 0.022, is_mask=True, minus=(36.0, 9.0)),
 )
+
+
+def test_what_was_measured_on_what_is_said_and_a_users_own_score_is_on_no_encoder():
+    text = counts_text(document(*ROWS, columns=(FD, "my.module:score")))
+    assert text.endswith("; fd on efficientnet-lite0, my.module:score")
 
 
 @pytest.fixture

@@ -35,8 +35,8 @@ def end_with_a_traceback(order, number, device, listener):
 
 def wait_for_interrupt(order, number, device, listener):
     """Work that never ends, and leaves a file when it is stopped in an orderly way."""
-    listener(Note(f"started {number}"))
     try:
+        listener(Note(f"started {number}"))
         time.sleep(60)
     except KeyboardInterrupt:
         Path(order, f"stopped-{number}").touch()

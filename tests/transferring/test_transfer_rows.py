@@ -88,6 +88,7 @@ def test_bad_masks_are_refused_in_one_line(tiny, model, masks, tmp_path):
         ({"masks": [given["one"]], "target_masks": [given["one"]]}, "one is given as a mask and as the target's own"),
         ({"masks": [given["one"]], "random": 100_000}, "100000 random masks of .* were asked for"),
         ({"masks": [str(masks["two"].rename(tmp_path / "full.json"))]}, "another row is named full"),
+        ({"masks": [str(masks["fast"].rename(tmp_path / "untuned.json"))]}, "another row is named untuned"),
     ]
     for changes, message in refused:
         with pytest.raises(MaskError, match=message):
@@ -133,6 +134,10 @@ def test_a_run_folder_means_what_is_picked_of_its_front(tiny, tmp_path):
     (least,) = named_masks([str(run)], "least-copied").items()
     assert (least[0], least[1].provenance["trial"]) == ("search-least-copied", 2)
     assert list(named_masks([str(run)], "all")) == ["search-0", "search-1", "search-2"]
+    for trial in range(3):
+        stage_kinds_mask(tiny, run / "masks" / f"trial-{trial:03d}.json")
+    with pytest.raises(MaskError, match=r"no mask on the front of .* trains anything: there is nothing to transfer"):
+        named_masks([str(run)], "all")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from small_transfer import SMALL, small, stage_kinds_mask
 from typer.testing import CliRunner
 
 from memcontrol.cli import app
+from memcontrol.errors import MaskError
 from memcontrol.mask import Mask
 from memcontrol.report.comparison import read_results
 from memcontrol.report.transfer import write_transfer
@@ -196,6 +197,13 @@ def test_a_verdict_needs_an_interval_on_one_side_of_zero(difference, better, exp
     assert verdict(difference, better) == expected
 
 
+def test_what_is_wrong_with_masks_is_said_before_data_and_model_are_loaded(files, tmp_path, monkeypatch):
+    monkeypatch.setattr("memcontrol.transferring.transfer.opened", lambda *_: pytest.fail("loaded"))
+    for masks in ([], ["nowhere.json"], [str(files[0])] * 2 + [str(tmp_path / "none.json")]):
+        with pytest.raises(MaskError, match="no mask"):
+            transfer(small(masks=masks), tmp_path / "run", workers=1)
+
+
 # The command
 
 
@@ -254,8 +262,9 @@ def test_bad_options_are_one_line_and_write_nothing(options, message, config, fi
     assert not (tmp_path / "run").exists()
 
 
-def test_grey_images_and_another_model_end_to_end(config, files, ddpm_folders, tmp_path):
-    out = tmp_path / "run"
+def test_grey_images_and_another_model_end_to_end(config, files, ddpm_folders, tmp_path, monkeypatch):
+    monkeypatch.setattr("memcontrol.random_masks.CLOSE", -1.0)  # no share is near enough
+    out = tmp_path / "run[a]"
     given = ["--config", config, "--mask", files[0], "--data", grey(tmp_path / "grey"), "--model", ddpm_folders[1]]
     given += ["--map", "position", "--random", "1", "--seeds", "3", "--workers", "1", "--out", out]
     result = run(*given, NO_COLOR="1", COLUMNS="100")
@@ -264,8 +273,10 @@ def test_grey_images_and_another_model_end_to_end(config, files, ddpm_folders, t
     assert "found carried by position: -down.0.resnets; -down.1.attention; " in said
     assert "-ends; on there and carried nowhere: down.0.attention" in said
     assert "the learning rates of found were found on another model" in said
+    assert "random masks of found train " in said
     assert "found, seed 3 1/5" in said
     assert "one seed shows no difference" in said
+    assert f"Written to {out}\n" in result.stdout
     assert (out / "transfer.png").is_file()
     again = run(*given, "--json")
     assert again.exit_code == 0, again.output

@@ -94,7 +94,10 @@ def main() -> None:
     parser.add_argument("--worker", type=share, default=(0, 1), metavar="I/N")
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with (HERE / f"replays-{options.worker[0]}.jsonl").open("a") as stream:
+    file = HERE / f"replays-{options.worker[0]}.jsonl"
+    if file.exists():  # a line that an interruption cut off is computed again
+        file.write_text("".join(f"{line}\n" for line in file.read_text().split("\n")[:-1]))
+    with file.open("a") as stream:
         for line, drawn in works(options):
             made = strategy(line["strategy"], drawn.space, line["repetition"])
             stream.write(json.dumps(line | replay(drawn, made, options.budget, options.missing_cost)) + "\n")
