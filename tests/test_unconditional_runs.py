@@ -107,7 +107,8 @@ def test_a_searched_mask_is_released_as_a_stock_pipeline(searched, ddpm_folders,
     )
     scheduler = "scheduler/scheduler_config.json"
     assert json.loads((out / scheduler).read_text()) == json.loads((ddpm_folders[channels] / scheduler).read_text())
-    assert Mask.from_pretrained(out) == mask
+    assert Mask.from_pretrained(out / "training") == mask
+    assert Mask.from_pretrained(out).groups == mask.groups
     stock = DDPMPipeline.from_pretrained(out)
     stock.set_progress_bar_config(disable=True)
     images = stock(2, num_inference_steps=2, generator=torch.Generator().manual_seed(0), output_type="np").images

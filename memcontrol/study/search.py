@@ -93,11 +93,15 @@ def search(
 
 
 def _changed(config: RunConfig, sections: dict[str, dict[str, object]]) -> RunConfig:
-    """The configuration with what is not None of its sections ("" for the top level)."""
+    """The configuration with what is not None of its sections ("" for the top level); itself where nothing is given."""
+    given = {
+        name: {key: value for key, value in values.items() if value is not None} for name, values in sections.items()
+    }
+    if not any(given.values()):
+        return config
     content = config.model_dump(mode="json")
-    for name, values in sections.items():
-        given = {key: value for key, value in values.items() if value is not None}
-        (content[name] if name else content).update(given)
+    for name, values in given.items():
+        (content[name] if name else content).update(values)
     return validated(content, where="search")
 
 
