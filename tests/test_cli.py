@@ -224,6 +224,22 @@ def test_bad_options_are_one_line_and_leave_nothing(options, message, tmp_path, 
     assert not out.exists()
 
 
+def test_a_cache_that_cannot_be_written_is_one_line(config, tmp_path):
+    (tmp_path / "cache").write_text("a file where a folder is expected")
+    result = run("search", "--config", config, "--out", tmp_path / "run", MEMCONTROL_CACHE=str(tmp_path / "cache"))
+    assert result.exit_code == 1, result.output
+    assert result.stderr.startswith("memcontrol: cannot read or write")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("options", ["--tflops 50", "--json"])
+def test_options_of_a_plan_are_refused_without_one(options, tmp_path):
+    mask = Path(__file__).parents[1] / "experiments" / "capacity_control_tables" / "masks" / "knee.json"
+    line = refused("finetune", "--mask", mask, "--out", tmp_path / "out", *options.split())
+    assert "to --dry-run alone" in line
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("preset", ["noise-magnitude-and-fid", "fid-and-mifid"])
 def test_presets_with_inception_ask_for_its_package_or_its_weights(preset, tmp_path, config):
     line = refused("search", "--config", config, "--objectives", preset, "--out", tmp_path / "run")

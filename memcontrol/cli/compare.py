@@ -30,7 +30,7 @@ from memcontrol.cli.options import (
     exit_codes,
     option,
 )
-from memcontrol.cli.planning import DryRun, Tflops, print_plan
+from memcontrol.cli.planning import DryRun, Tflops, print_plan, refuse_without_dry_run
 from memcontrol.cli.search import worker_count
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def compare(
         list[str] | None, option(f"none, NAME or NAME:strength=value,..., joined by +. {LISTS}", "none")
     ] = None,
     seeds: Annotated[
-        list[str] | None, option(f"5,6,7 or 5-12; each draws its own training set. {LISTS}", "0-2")
+        list[str] | None, option(f"5,6,7 or 5-12; each draws its own training set. {LISTS}", "5-7")
     ] = None,
     rate: Annotated[list[str] | None, option("METHOD=RATE; may be repeated.", "of each method")] = None,
     steps: Steps = None,
@@ -115,6 +115,7 @@ def compare(
             "scoring": {"objectives": objectives},
         }
         settings = configured(ComparisonConfig, file.model_dump(mode="json"), changes, COMPARE_OPTIONS)
+        refuse_without_dry_run(dry_run, tflops)
         if dry_run:
             from memcontrol.planning import plan_comparison
 

@@ -28,7 +28,7 @@ from memcontrol.cli.options import (
     first_process,
     option,
 )
-from memcontrol.cli.planning import DryRun, PlanJson, Tflops, print_plan
+from memcontrol.cli.planning import DryRun, PlanJson, Tflops, print_plan, refuse_without_dry_run
 from memcontrol.errors import MemControlError
 
 if TYPE_CHECKING:
@@ -155,6 +155,7 @@ def finetune(
             "scoring": {"encoder_weights": weights},
         }
         settings = _settings(config, changes)
+        refuse_without_dry_run(dry_run, tflops, as_json)
         if dry_run:
             from memcontrol.mask import Mask
             from memcontrol.planning import plan_finetune

@@ -92,13 +92,23 @@ def exit_codes(interrupted: str = "nothing was written") -> Iterator[None]:
     try:
         yield
     except MemControlError as error:
-        named = "memcontrol" if first_process() else f"memcontrol (process {os.environ['RANK']})"
-        Console(stderr=True, soft_wrap=True).print(f"{named}: {error}", markup=False, highlight=False)
+        _complain(str(error))
+        raise typer.Exit(1) from error
+    except OSError as error:
+        if error.errno is None:
+            raise
+        where = "" if error.filename is None else f" {error.filename}"
+        _complain(f"cannot read or write{where}: {error.strerror}; make room or choose another place")
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         message = f"memcontrol: interrupted; {interrupted}"
         Console(stderr=True, soft_wrap=True).print(message, markup=False)
         raise typer.Exit(130) from error
+
+
+def _complain(text: str) -> None:
+    named = "memcontrol" if first_process() else f"memcontrol (process {os.environ['RANK']})"
+    Console(stderr=True, soft_wrap=True).print(f"{named}: {text}", markup=False, highlight=False)
 
 
 def overridden(config: RunConfig, changes: dict[str, dict[str, Any]]) -> RunConfig:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from memcontrol.errors import MemControlError
+
 if TYPE_CHECKING:
     from memcontrol.planning import Plan
 
@@ -21,6 +23,17 @@ Tflops = Annotated[
     typer.Option(min=1e-6, help="With --dry-run: TFLOP/s that one worker sustains.", show_default="measured"),
 ]
 PlanJson = Annotated[bool, typer.Option("--json", help="With --dry-run: print JSON, for scripts.")]
+
+
+def refuse_without_dry_run(dry_run: bool, tflops: float | None, as_json: bool = False) -> None:
+    """Refuse options that only a plan heeds.
+
+    Raises:
+        MemControlError: one of them was given without `--dry-run`.
+    """
+    given = "--tflops" if tflops is not None else "--json" if as_json else None
+    if given and not dry_run:
+        raise MemControlError(f"{given} says something to --dry-run alone: add that, or leave {given} out")
 
 
 def print_plan(make: Callable[[], Plan], *, as_json: bool = False) -> None:

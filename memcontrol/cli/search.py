@@ -41,7 +41,7 @@ from memcontrol.cli.options import (
     exit_codes,
     overridden,
 )
-from memcontrol.cli.planning import DryRun, Tflops, print_plan
+from memcontrol.cli.planning import DryRun, Tflops, print_plan, refuse_without_dry_run
 from memcontrol.config import RunConfig, load_config
 from memcontrol.errors import MemControlError
 
@@ -111,6 +111,7 @@ def search(
                 "confirm": {"seeds": confirm, "trainings": confirm_trainings, "measures": confirm_measures},
             },
         )
+        refuse_without_dry_run(dry_run, tflops)
         if dry_run:
             from memcontrol.planning import plan_search
 

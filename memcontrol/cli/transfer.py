@@ -29,7 +29,7 @@ from memcontrol.cli.options import (
     exit_codes,
     option,
 )
-from memcontrol.cli.planning import DryRun, Tflops, print_plan
+from memcontrol.cli.planning import DryRun, Tflops, print_plan, refuse_without_dry_run
 from memcontrol.cli.search import worker_count
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def transfer(
     ] = None,
     random: Annotated[int | None, option("Random masks of each mask's size; 19 can show p = .05.", 19)] = None,
     seeds: Annotated[
-        list[str] | None, option("5,6,7 or 5-12; each draws its own training set; may be repeated.", "0-2")
+        list[str] | None, option("5,6,7 or 5-12; each draws its own training set; may be repeated.", "5-7")
     ] = None,
     rate: Annotated[list[str] | None, option("full=RATE; masks bring their own.", "full=3e-3")] = None,
     steps: Steps = None,
@@ -121,6 +121,7 @@ def transfer(
             "scoring": {"objectives": objectives},
         }
         settings = configured(TransferConfig, file.model_dump(mode="json"), changes, TRANSFER_OPTIONS)
+        refuse_without_dry_run(dry_run, tflops)
         if dry_run:
             from memcontrol.planning import plan_transfer
 

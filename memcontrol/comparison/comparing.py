@@ -84,7 +84,8 @@ def compare(
             notes = (*laboratory.notes, *cautions(config, cells))
             train_cells(order, ledger, laboratory, devices=devices, listener=listener, notes=notes, write=write)
         finally:
-            document = document_of(config, ledger, cells, told)
+            columns = {"columns": list(shown_columns(config, told.names))}
+            document = document_of(config, ledger, cells, told) | columns
             folder.write_json(folder.document, document)
     return ComparisonResult(folder, document)
 

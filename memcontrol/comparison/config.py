@@ -130,16 +130,14 @@ class RowsConfig(Settings):
     Attributes:
         data: its training set is drawn anew for every seed.
         rates: learning rates of methods, where they are not those of `METHODS`.
-        seeds: of the draw of the sets, of training and of sampling.
-        columns: scores that the tables show; all unless given.
+        seeds: of the draw of the sets, of training and of sampling; by default none on which rates were chosen.
         tuning: `steps` are those of every row that has no number of its own.
     """
 
     data: DataConfig = DataConfig()
     model: str = "tiny"
     rates: Annotated[dict[str, Rate], BeforeValidator(chosen_rates)] = Field(default_factory=dict)
-    seeds: Seeds = (0, 1, 2)
-    columns: Names | None = None
+    seeds: Seeds = (5, 6, 7)
     tuning: TuningConfig = TuningConfig()
     sampling: SamplingConfig = SamplingConfig()
     scoring: ComparisonScoring = ComparisonScoring()
@@ -178,11 +176,13 @@ class ComparisonConfig(RowsConfig):
 
     Attributes:
         grids: the rows; plain full fine-tuning is added where none of them has it.
+        columns: scores that the tables show; all unless given.
     """
 
     grids: Annotated[tuple[Grid, ...], Field(min_length=1)] = (
         Grid(methods=(FREEZE, "full", "difffit", "attention", "svdiff")),
     )
+    columns: Names | None = None
 
 
 def load_comparison(path: Path) -> ComparisonConfig:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from optuna.trial import FrozenTrial, TrialState
 
 from memcontrol.comparison.cells import FULL_ALONE, Cell
-from memcontrol.comparison.config import RowsConfig
+from memcontrol.comparison.config import ComparisonConfig, RowsConfig
 from memcontrol.comparison.intervals import mean_over_seeds, paired_difference
 from memcontrol.comparison.ledger import CellLedger
 from memcontrol.errors import MemControlError, RunError, nearest_names
@@ -82,7 +82,7 @@ class Told:
     data: Mapping[str, Any]
 
 
-def shown_columns(config: RowsConfig, names: Sequence[str]) -> tuple[str, ...]:
+def shown_columns(config: ComparisonConfig, names: Sequence[str]) -> tuple[str, ...]:
     """The scores that tables show.
 
     Raises:
@@ -149,7 +149,7 @@ def document_of(config: RowsConfig, ledger: CellLedger, cells: Sequence[Cell], t
         "seeds": list(config.seeds),
         "confidence": 0.95,
         "scores": [{"name": name, "better": direction(name)} for name in told.names],
-        "columns": list(shown_columns(config, told.names)),
+        "columns": list(told.names),
         "reference": FULL_ALONE,
         "cells": [_row(cell, done, ledger, told, drawn) for cell in cells],
     }

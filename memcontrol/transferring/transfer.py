@@ -9,7 +9,7 @@ from typing import Any
 
 from memcontrol.carrying import mapping_text
 from memcontrol.comparison.comparing import cautions, cell_order, ignore, opened, told_of, train_cells
-from memcontrol.comparison.results import shown_columns, write_results
+from memcontrol.comparison.results import write_results
 from memcontrol.random_masks import size_notes
 from memcontrol.run import write_atomically
 from memcontrol.study.events import Listener
@@ -59,7 +59,6 @@ def transfer(
     rows = rows_of(config, laboratory.frozen.unet, laboratory.model)
     for cell in rows.cells:
         cell.check(laboratory.frozen, laboratory.dataset)
-    shown_columns(config, laboratory.score_names)
     folder = TransferFolder(out or default_folder(config))
     folder.prepare()
     with sole_launch(folder, "transfer"):
