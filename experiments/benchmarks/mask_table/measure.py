@@ -75,7 +75,10 @@ def describe(laboratory: Laboratory, folder: Path) -> None:
     data = {"source": laboratory.config.data.source, "seed": DRAWN, "sha256": laboratory.data_fingerprint}
     content = {"space": SPACE, "groups": groups, "seeds": list(SEEDS), "data": data}
     content |= {"steps": laboratory.config.tuning.steps, "images": laboratory.config.sampling.images}
-    (folder / "table.json").write_text(json.dumps(content, indent=1) + "\n")
+    file = folder / "table.json"
+    if file.exists() and json.loads(file.read_text()) != content:
+        raise SystemExit(f"{file} is of other settings: name another folder with --out")
+    file.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def work(options: argparse.Namespace) -> Iterator[Row]:
