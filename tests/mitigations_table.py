@@ -38,7 +38,8 @@ ABOUT = {
     "agc": (
         "loss",
         "Anti-gradient control alone: samples whose loss, times `m`, is below the running mean loss of their timestep "
-        "do not count.",
+        "do not count. `width` neighbouring timesteps share a mean; 1 is as published, and skips next to nothing in a "
+        "few hundred steps (experiments/iet_agc).",
         LIU,
     ),
     "iet": (
@@ -51,7 +52,7 @@ ABOUT = {
     "iet-agc-plus": (
         "data, loss and ensemble",
         "Besides, each shard gives the share `moved` of its images, those most often skipped, to the next, and samples "
-        "that were nearly skipped are learnt from in altered form.",
+        "that were nearly skipped are learnt from in altered form, in steps that count among those asked for.",
         "Guan et al. 2025, arXiv 2502.09434",
     ),
     "inference-noise": ("inference", "Gaussian noise on the embedding of each prompt.", DCR),

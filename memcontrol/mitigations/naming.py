@@ -43,8 +43,10 @@ Mitigation = (
 """Any mitigation: a frozen object of its strengths."""
 
 
-def _ensemble(shards: int = 4, rounds: int = 10, m: float | None = 1.25, moved: float = 0.0) -> IterativeEnsemble:
-    control = None if m is None else AntiGradientControl(m)
+def _ensemble(
+    shards: int = 4, rounds: int = 10, m: float | None = 1.25, width: int = 1, moved: float = 0.0
+) -> IterativeEnsemble:
+    control = None if m is None else AntiGradientControl(m, width=width)
     return IterativeEnsemble(shards, rounds, control, moved, ThresholdAugmentation() if moved else None)
 
 
