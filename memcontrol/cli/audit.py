@@ -13,20 +13,13 @@ from rich.console import Console
 from memcontrol.cli.options import (
     DEFAULTS,
     AsJson,
-    BadImages,
-    CaptionColumn,
-    Captions,
-    PathColumn,
-    Repeat,
     Seed,
-    SplitColumn,
-    SubjectColumn,
-    TrainSize,
     Weights,
     configured,
     exit_codes,
     option,
 )
+from memcontrol.cli.reading import Reading, with_reading_options
 
 if TYPE_CHECKING:
     from memcontrol.auditing.config import AuditConfig
@@ -39,6 +32,7 @@ AUDIT_OPTIONS = {
 }
 
 
+@with_reading_options
 def audit(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for the report; the same command goes on there.")],
@@ -62,16 +56,10 @@ def audit(
     generations: Annotated[int | None, option("Images extraction makes of each.", "as the rules say")] = None,
     permutations: Annotated[int | None, option("Shuffles behind each null band.", 200)] = None,
     resolution: Annotated[int | None, option("Size all images are brought to, with --images.", "their own")] = None,
-    train_size: TrainSize = None,
-    repeat: Repeat = None,
-    caption_column: CaptionColumn = None,
-    path_column: PathColumn = None,
-    subject_column: SubjectColumn = None,
-    split_column: SplitColumn = None,
-    captions: Captions = None,
-    bad_images: BadImages = None,
     seed: Seed = None,
     as_json: AsJson = False,
+    *,
+    reading: Reading,
 ) -> None:
     """Examine a model, or a folder of images, for copies of its training images, with controls.
 
@@ -82,14 +70,7 @@ def audit(
 
         columns = {
             "source": train,
-            "train_size": train_size,
-            "repeat": repeat,
-            "caption_column": caption_column,
-            "path_column": path_column,
-            "subject_column": subject_column,
-            "split_column": split_column,
-            "captions": captions,
-            "bad_images": bad_images,
+            **reading,
         }
         top = {"model": model, "images": images, "resolution": resolution, "holdout": holdout, "seed": seed}
         changes: dict[str, dict[str, Any]] = {

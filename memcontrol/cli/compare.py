@@ -12,25 +12,18 @@ from rich.console import Console
 
 from memcontrol.cli.options import (
     AsJson,
-    BadImages,
     Batch,
-    CaptionColumn,
-    Captions,
     Data,
     Images,
     Model,
     Objectives,
-    PathColumn,
-    Repeat,
-    SplitColumn,
     Steps,
-    SubjectColumn,
-    TrainSize,
     configured,
     exit_codes,
     option,
 )
 from memcontrol.cli.planning import DryRun, Tflops, print_plan, refuse_without_dry_run
+from memcontrol.cli.reading import Reading, with_reading_options
 from memcontrol.cli.search import worker_count
 
 if TYPE_CHECKING:
@@ -40,6 +33,7 @@ COMPARE_OPTIONS = {"data.source": "--data", "rates": "--rate", "grids.0.methods"
 LISTS = "Several with commas, or the option again."
 
 
+@with_reading_options
 def compare(
     data: Data = None,
     model: Model = None,
@@ -63,14 +57,6 @@ def compare(
     images: Images = None,
     objectives: Objectives = None,
     columns: Annotated[str | None, option("Scores that the tables show.", "all")] = None,
-    train_size: TrainSize = None,
-    repeat: Repeat = None,
-    caption_column: CaptionColumn = None,
-    path_column: PathColumn = None,
-    subject_column: SubjectColumn = None,
-    split_column: SplitColumn = None,
-    captions: Captions = None,
-    bad_images: BadImages = None,
     workers: Annotated[str, typer.Option(help="Processes; auto for one per GPU, or one per CPU core.")] = "auto",
     out: Annotated[
         Path | None,
@@ -80,6 +66,8 @@ def compare(
     dry_run: DryRun = False,
     tflops: Tflops = None,
     as_json: AsJson = False,
+    *,
+    reading: Reading,
 ) -> None:
     """Compare methods and masks under mitigations on fresh training sets, paired by seed: the papers' tables.
 
@@ -101,14 +89,7 @@ def compare(
             },
             "data": {
                 "source": data,
-                "train_size": train_size,
-                "repeat": repeat,
-                "caption_column": caption_column,
-                "path_column": path_column,
-                "subject_column": subject_column,
-                "split_column": split_column,
-                "captions": captions,
-                "bad_images": bad_images,
+                **reading,
             },
             "tuning": {"steps": steps, "batch": batch},
             "sampling": {"images": images},

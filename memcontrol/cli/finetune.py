@@ -10,17 +10,9 @@ import typer
 from rich.console import Console
 
 from memcontrol.cli.options import (
-    BadImages,
     Batch,
-    CaptionColumn,
-    Captions,
     Data,
-    PathColumn,
-    Repeat,
     Seed,
-    SplitColumn,
-    SubjectColumn,
-    TrainSize,
     Weights,
     chosen_mitigations,
     configured,
@@ -29,6 +21,7 @@ from memcontrol.cli.options import (
     option,
 )
 from memcontrol.cli.planning import DryRun, PlanJson, Tflops, print_plan, refuse_without_dry_run
+from memcontrol.cli.reading import Reading, with_reading_options
 from memcontrol.errors import MemControlError
 
 if TYPE_CHECKING:
@@ -50,6 +43,7 @@ FINETUNE_OPTIONS = {
 RESUMES = "checkpoints are kept, the same command goes on"
 
 
+@with_reading_options
 def finetune(
     mask: Annotated[Path, typer.Option(help="A mask's JSON file.")],
     out: Annotated[Path, typer.Option(help="Folder for what is tuned; the same one resumes what was broken off.")],
@@ -88,19 +82,13 @@ def finetune(
     tracker: Annotated[str | None, option("tensorboard or wandb, besides losses.csv.", "none")] = None,
     save: Annotated[str | None, option("pipeline, tuned (the tuned tensors alone), or both.", "both")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Train anew where --out holds a training.")] = False,
-    train_size: TrainSize = None,
-    repeat: Repeat = None,
-    caption_column: CaptionColumn = None,
-    path_column: PathColumn = None,
-    subject_column: SubjectColumn = None,
-    split_column: SplitColumn = None,
-    captions: Captions = None,
-    bad_images: BadImages = None,
     seed: Seed = None,
     config: Annotated[Path | None, typer.Option(help="YAML file; options override it.")] = None,
     dry_run: DryRun = False,
     tflops: Tflops = None,
     as_json: PlanJson = False,
+    *,
+    reading: Reading,
 ) -> None:
     """Fine-tune a mask's parameters and save a pipeline that stock diffusers loads.
 
@@ -126,14 +114,7 @@ def finetune(
             },
             "data": {
                 "source": data,
-                "train_size": train_size,
-                "repeat": repeat,
-                "caption_column": caption_column,
-                "path_column": path_column,
-                "subject_column": subject_column,
-                "split_column": split_column,
-                "captions": captions,
-                "bad_images": bad_images,
+                **reading,
             },
             "tuning": {
                 "steps": steps,

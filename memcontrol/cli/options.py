@@ -28,25 +28,20 @@ SEARCH_OPTIONS = {
 Chosen = TypeVar("Chosen", bound=Settings)
 
 
-def option(text: str, default: object = None) -> Any:
-    """An option whose default, shown in help alone, comes from the configuration."""
-    return typer.Option(help=text, show_default=False if default is None else str(default))
+def option(text: str, default: object = None, *, panel: str | None = None) -> Any:
+    """An option whose default, shown in help alone, comes from the configuration.
+
+    Args:
+        panel: of the help, where it stands apart from others.
+    """
+    shown = False if default is None else str(default)
+    return typer.Option(help=text, show_default=shown, rich_help_panel=panel)
 
 
 _data = DEFAULTS.data
 Data = Annotated[
     str | None, option("brain, faces, digits, a folder, a CSV, XLSX or .npz file, or hf:NAME.", _data.source)
 ]
-TrainSize = Annotated[int | None, option("Distinct training images.", _data.train_size)]
-Repeat = Annotated[str | None, option("F:K repeats a fraction F of the training images K times.")]
-CaptionColumn = Annotated[str | None, option("Column of the captions.", _data.caption_column)]
-PathColumn = Annotated[str | None, option("Column of the image files.", "path, file_name or image")]
-SubjectColumn = Annotated[str | None, option("Column of the subjects; none is in two sets.", _data.subject_column)]
-SplitColumn = Annotated[str | None, option("Column of train, validation or test.", _data.split_column)]
-Captions = Annotated[
-    str | None, option("column, class-names of an image folder, or none for empty ones.", _data.captions)
-]
-BadImages = Annotated[str | None, option("error, or skip for images that do not decode.", _data.bad_images)]
 Model = Annotated[str | None, option("tiny, tiny-sd, a pipeline folder, or a hub id.", DEFAULTS.model)]
 Space = Annotated[str | None, option("A shipped search space, or a YAML file.", DEFAULTS.space)]
 Seed = Annotated[int | None, option("Of the training set's draw, of training and of sampling.", DEFAULTS.seed)]

@@ -12,11 +12,8 @@ from rich.console import Console
 
 from memcontrol.cli.options import (
     AsJson,
-    BadImages,
     Batch,
     Budget,
-    CaptionColumn,
-    Captions,
     Confirm,
     ConfirmMeasures,
     ConfirmTrainings,
@@ -26,26 +23,23 @@ from memcontrol.cli.options import (
     Model,
     Objectives,
     Out,
-    PathColumn,
     Rates,
-    Repeat,
     Sampler,
     Seed,
     Space,
-    SplitColumn,
     Steps,
-    SubjectColumn,
-    TrainSize,
     Weights,
     chosen_mitigations,
     exit_codes,
     overridden,
 )
 from memcontrol.cli.planning import DryRun, Tflops, print_plan, refuse_without_dry_run
+from memcontrol.cli.reading import Reading, with_reading_options
 from memcontrol.config import RunConfig, load_config
 from memcontrol.errors import MemControlError
 
 
+@with_reading_options
 def search(
     data: Data = None,
     model: Model = None,
@@ -55,14 +49,6 @@ def search(
     objectives: Objectives = None,
     weights: Weights = None,
     mitigation: Mitigations = None,
-    train_size: TrainSize = None,
-    repeat: Repeat = None,
-    caption_column: CaptionColumn = None,
-    path_column: PathColumn = None,
-    subject_column: SubjectColumn = None,
-    split_column: SplitColumn = None,
-    captions: Captions = None,
-    bad_images: BadImages = None,
     steps: Steps = None,
     batch: Batch = None,
     images: Images = None,
@@ -77,6 +63,8 @@ def search(
     dry_run: DryRun = False,
     tflops: Tflops = None,
     as_json: AsJson = False,
+    *,
+    reading: Reading,
 ) -> None:
     """Search for masks: fine-tune many for a short time, score them, and train the Pareto front again to confirm it.
 
@@ -95,14 +83,7 @@ def search(
                 },
                 "data": {
                     "source": data,
-                    "train_size": train_size,
-                    "repeat": repeat,
-                    "caption_column": caption_column,
-                    "path_column": path_column,
-                    "subject_column": subject_column,
-                    "split_column": split_column,
-                    "captions": captions,
-                    "bad_images": bad_images,
+                    **reading,
                 },
                 "tuning": {"steps": steps, "batch": batch},
                 "sampling": {"images": images},

@@ -12,24 +12,17 @@ from rich.console import Console
 
 from memcontrol.cli.options import (
     AsJson,
-    BadImages,
     Batch,
-    CaptionColumn,
-    Captions,
     Images,
     Model,
     Objectives,
-    PathColumn,
-    Repeat,
-    SplitColumn,
     Steps,
-    SubjectColumn,
-    TrainSize,
     configured,
     exit_codes,
     option,
 )
 from memcontrol.cli.planning import DryRun, Tflops, print_plan, refuse_without_dry_run
+from memcontrol.cli.reading import Reading, with_reading_options
 from memcontrol.cli.search import worker_count
 
 if TYPE_CHECKING:
@@ -38,6 +31,7 @@ if TYPE_CHECKING:
 TRANSFER_OPTIONS = {"data.source": "--data", "rates": "--rate", "masks": "--mask", "target_masks": "--target-mask"}
 
 
+@with_reading_options
 def transfer(
     mask: Annotated[list[str] | None, option("A mask's JSON file, or a search's folder; may be repeated.")] = None,
     data: Annotated[
@@ -69,14 +63,6 @@ def transfer(
     batch: Batch = None,
     images: Images = None,
     objectives: Objectives = None,
-    train_size: TrainSize = None,
-    repeat: Repeat = None,
-    caption_column: CaptionColumn = None,
-    path_column: PathColumn = None,
-    subject_column: SubjectColumn = None,
-    split_column: SplitColumn = None,
-    captions: Captions = None,
-    bad_images: BadImages = None,
     workers: Annotated[str, typer.Option(help="Processes; auto for one per GPU, or one per CPU core.")] = "auto",
     out: Annotated[
         Path | None, option("Folder; the same one resumes, and takes more masks and seeds.", "runs/transfer-DATA-MODEL")
@@ -85,6 +71,8 @@ def transfer(
     dry_run: DryRun = False,
     tflops: Tflops = None,
     as_json: AsJson = False,
+    *,
+    reading: Reading,
 ) -> None:
     """Train masks on other data or another model, beside full fine-tuning and random masks of their size.
 
@@ -107,14 +95,7 @@ def transfer(
             },
             "data": {
                 "source": data,
-                "train_size": train_size,
-                "repeat": repeat,
-                "caption_column": caption_column,
-                "path_column": path_column,
-                "subject_column": subject_column,
-                "split_column": split_column,
-                "captions": captions,
-                "bad_images": bad_images,
+                **reading,
             },
             "tuning": {"steps": steps, "batch": batch},
             "sampling": {"images": images},

@@ -1,0 +1,49 @@
+"""The options that say how images are read, declared once for every command that reads some."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+from memcontrol.cli.options import DEFAULTS
+from memcontrol.cli.options import option as plain_option
+
+_data = DEFAULTS.data
+option = functools.partial(plain_option, panel="How images are read")
+Reading = Mapping[str, Any]
+"""The options' values by their key in `DataConfig`; None where one was not given."""
+OPTIONS: Mapping[str, Any] = {
+    "train_size": Annotated[int | None, option("Distinct training images.", _data.train_size)],
+    "repeat": Annotated[str | None, option("F:K repeats a fraction F of the training images K times.")],
+    "caption_column": Annotated[str | None, option("Column of the captions.", _data.caption_column)],
+    "path_column": Annotated[str | None, option("Column of the image files.", "path, file_name or image")],
+    "subject_column": Annotated[
+        str | None, option("Column of the subjects; none is in two sets.", _data.subject_column)
+    ],
+    "split_column": Annotated[str | None, option("Column of train, validation or test.", _data.split_column)],
+    "captions": Annotated[
+        str | None, option("column, class-names of an image folder, or none for empty ones.", _data.captions)
+    ],
+    "bad_images": Annotated[str | None, option("error, or skip for images that do not decode.", _data.bad_images)],
+}
+
+
+def with_reading_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with these options in place of its keyword `reading`, a `Reading` of what they were given."""
+    own = inspect.signature(command, eval_str=True)
+    kept = [parameter for parameter in own.parameters.values() if parameter.name != "reading"]
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    added = [inspect.Parameter(name, kind, default=None, annotation=given) for name, given in OPTIONS.items()]
+
+    @functools.wraps(command)
+    def taking(**given: Any) -> None:
+        reading = {name: given.pop(name) for name in OPTIONS}
+        command(**given, reading=reading)
+
+    # What typer reads to make the options.
+    parameters = [*kept, *added]
+    taking.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    taking.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return taking
