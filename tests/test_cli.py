@@ -224,6 +224,18 @@ def test_bad_options_are_one_line_and_leave_nothing(options, message, tmp_path, 
     assert not out.exists()
 
 
+def test_a_request_to_end_is_taken_as_ctrl_c_is(monkeypatch):
+    from memcontrol import cli
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli, "app", lambda: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            cli.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_a_cache_that_cannot_be_written_is_one_line(config, tmp_path):
     (tmp_path / "cache").write_text("a file where a folder is expected")
     result = run("search", "--config", config, "--out", tmp_path / "run", MEMCONTROL_CACHE=str(tmp_path / "cache"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import typer
 
@@ -38,5 +39,6 @@ app.command()(audit.audit)
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; SIGTERM is taken as Ctrl-C is, so that workers stop and results are kept."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app()

@@ -39,9 +39,9 @@ class SearchResult:
 
 
 def default_folder(config: RunConfig) -> Path:
-    """`runs/<data>-<model>-<space>`, so that the same command resumes."""
-    names = (Path(part).stem or "data" for part in (config.data.source, config.model, config.space))
-    return Path("runs") / "-".join(names)
+    """`runs/<data>-<model>-<space>`, then the mitigations' names, so that the same command resumes."""
+    names = [Path(part).stem or "data" for part in (config.data.source, config.model, config.space)]
+    return Path("runs") / "-".join([*names, *(text.partition(":")[0] for text in config.mitigations)])
 
 
 def ignore(event: Event) -> None:

@@ -365,6 +365,8 @@ def test_default_folder_names_data_model_and_space(small_config):
     assert default_folder(small_config).as_posix() == "runs/brain-tiny-three-groups"
     moved = other(small_config, data={"source": "/data/chest x-rays/meta.csv"}, model="owner/model")
     assert default_folder(moved).as_posix() == "runs/meta-model-three-groups"
+    under = other(small_config, mitigations=("rwa", "threshold:share=0.1|0.2"))
+    assert default_folder(under).as_posix() == "runs/brain-tiny-three-groups-rwa-threshold"
 
 
 def test_reward_weighs_minimised_values_by_their_scales():
