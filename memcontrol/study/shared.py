@@ -12,10 +12,12 @@ from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from memcontrol.config import RunConfig
 from memcontrol.errors import RunError
 from memcontrol.run import RunFolder
 from memcontrol.score import Score
 from memcontrol.study.proposals import Direction
+from memcontrol.study.trial import flattened
 
 FINGERPRINTS = ("architecture", "weights", "data content", "space content")
 """Parts of a study's identity that say little to a reader, and that other settings decide."""
@@ -65,6 +67,8 @@ class SharedStudy:
         if known is None:
             self.study.set_user_attr("identity", dict(identity))
             return
+        # A setting that came after the study was made had its default's effect there.
+        known = flattened(RunConfig().model_dump(mode="json")) | known
         different = {
             key: f"{key} was {known.get(key)}, now {now}" for key, now in identity.items() if known.get(key) != now
         }

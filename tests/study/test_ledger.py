@@ -57,6 +57,13 @@ def candidates(book):
     return [book.proposer.candidate(trial.params) for trial in book.trials()]
 
 
+def test_a_setting_that_came_later_had_its_default(folder):
+    ledger(folder)
+    ledger(folder, identity=IDENTITY | {"tuning.steps": "300"})
+    with pytest.raises(RunError, match=r"tuning\.steps was 300, now 301"):
+        ledger(folder, identity=IDENTITY | {"tuning.steps": "301"})
+
+
 def test_a_ledger_runs_its_budget_then_stops(folder):
     book = ledger(folder, budget=3)
     numbers = []
