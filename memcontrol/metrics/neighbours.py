@@ -152,7 +152,10 @@ def _searcher(base: NDArray[np.float32], k: int, distance: Distance) -> Any:
     faiss = _import_faiss()
     metric = faiss.METRIC_INNER_PRODUCT if distance == "cosine" else faiss.METRIC_L2
     if k <= GPU_LIMIT and hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0:
-        index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, faiss.IndexFlat(base.shape[1], metric))
+        import torch  # only to ask which card this worker has
+
+        flat = faiss.IndexFlat(base.shape[1], metric)
+        index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), torch.cuda.current_device(), flat)
         index.add(base)
         return lambda queries: index.search(queries, k)
     # What a flat index computes, without the index's own copy of the base.

@@ -8,6 +8,8 @@ import queue
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -61,7 +63,8 @@ def run_processes(work: Work, order: Any, devices: list[str], listener: Listener
                 process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-        _watch(processes, events, listener)
+        with _remembered_interrupts() as interrupted:
+            _watch(processes, events, listener, interrupted)
     finally:
         _stop(processes)
 
@@ -92,13 +95,42 @@ def _in_process(work: Work, order: Any, number: int, device: str, events: Any) -
         events.cancel_join_thread()
 
 
+@contextmanager
+def _remembered_interrupts() -> Iterator[threading.Event]:
+    """Inside, Ctrl-C is remembered too: one that comes in a callback of the interpreter's own goes no further.
+
+    Who handles or ignores it in a way of their own goes on doing so.
+    """
+    told = threading.Event()
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        told.set()
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield told  # which hears no signals
+        return
+    usual = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is signal.default_int_handler]
+    hook, sys.unraisablehook = sys.unraisablehook, _but_for_interrupts
+    for number in usual:
+        signal.signal(number, interrupt)
+    try:
+        yield told
+    finally:
+        for number in usual:
+            signal.signal(number, signal.default_int_handler)
+        sys.unraisablehook = hook
+
+
 def _but_for_interrupts(unraisable: sys.UnraisableHookArgs) -> None:
     if not isinstance(unraisable.exc_value, KeyboardInterrupt):
         sys.__unraisablehook__(unraisable)
 
 
-def _watch(processes: list[Any], events: Any, listener: Listener) -> None:
+def _watch(processes: list[Any], events: Any, listener: Listener, interrupted: threading.Event) -> None:
     while True:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
         alive = any(process.is_alive() for process in processes)
         try:
             event = events.get(timeout=0.2)

@@ -1,6 +1,7 @@
 """Worker processes report, fail with their reason, and stop together."""
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -129,4 +130,23 @@ def test_an_interrupt_that_the_interpreter_swallows_is_heard_at_the_next_event(t
     with pytest.raises(KeyboardInterrupt):
         run_processes(swallow_the_interrupt, str(tmp_path), ["cpu"], stop)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ended", "swallowed"]
+    assert capfd.readouterr().err == ""
+
+
+class Interrupting:
+    """Its finalizer is interrupted, and the interpreter lets that out no more than any other exception."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupt_that_the_launching_interpreter_swallows_is_heard_at_once(tmp_path, capfd):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_processes(wait_for_interrupt, str(tmp_path), ["cpu"], lambda _: [Interrupting()].clear())
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["stopped-0"]
     assert capfd.readouterr().err == ""
