@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from memcontrol.config import MonitorConfig
 from memcontrol.measures import COPYING_NAMES
+from memcontrol.monitoring.config import MonitorConfig
 from memcontrol.score import Score
 
 NULL = ("null low", "null middle", "null high", "p")

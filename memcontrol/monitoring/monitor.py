@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from memcontrol.config import MonitorConfig, SamplingConfig, ScoringConfig
+from memcontrol.config import SamplingConfig, ScoringConfig
 from memcontrol.data.images import Dataset, Pixels
 from memcontrol.errors import DataError, ModelError, RunError
 from memcontrol.measures import MEASURES
+from memcontrol.monitoring.config import MonitorConfig
 from memcontrol.monitoring.look import Look, columns, judged
 from memcontrol.monitoring.sheet import Sheet
 from memcontrol.pipeline import FrozenPipeline, LatentPipeline

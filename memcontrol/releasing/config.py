@@ -11,7 +11,6 @@ from pydantic import Field, ValidationError
 
 from memcontrol.config import (
     DataConfig,
-    MonitorConfig,
     Rate,
     SamplingConfig,
     ScoringConfig,
@@ -21,6 +20,7 @@ from memcontrol.config import (
 )
 from memcontrol.errors import MaskError
 from memcontrol.mask import Mask
+from memcontrol.monitoring.config import MonitorConfig
 from memcontrol.pipeline import SHIPPED
 
 Kind = TypeVar("Kind", bound=Settings)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from memcontrol.config import MonitorConfig
 from memcontrol.data.identity import dataset_fingerprint
 from memcontrol.data.images import Dataset
 from memcontrol.finetuning import TrainingBatches
@@ -13,6 +12,7 @@ from memcontrol.mitigations.differential_privacy import DifferentialPrivacy
 from memcontrol.mitigations.inference import InferenceNoise, InferenceOptimisation
 from memcontrol.mitigations.naming import load_mitigation
 from memcontrol.mitigations.plan import MitigationPlan
+from memcontrol.monitoring.config import MonitorConfig
 from memcontrol.releasing.config import mask_mitigations
 
 DELTA = 1e-5

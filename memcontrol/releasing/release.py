@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from memcontrol.cache import Cache, default_cache_folder
-from memcontrol.config import DataConfig, MonitorConfig, TuningConfig
+from memcontrol.config import DataConfig, TuningConfig
 from memcontrol.data import load_dataset
 from memcontrol.data.identity import dataset_fingerprint
 from memcontrol.data.images import Dataset
@@ -26,6 +26,7 @@ from memcontrol.mask_records import ModelIdentity
 from memcontrol.methods import Resources, Tuning, tuned
 from memcontrol.mitigations.plan import MitigationPlan
 from memcontrol.monitoring import Monitor
+from memcontrol.monitoring.config import MonitorConfig
 from memcontrol.pipeline import FrozenPipeline, load_pipeline
 from memcontrol.releasing.checkpoints import Checkpoint
 from memcontrol.releasing.config import FinetuneConfig, all_given

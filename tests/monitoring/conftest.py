@@ -2,9 +2,10 @@
 
 import pytest
 
-from memcontrol.config import DataConfig, MonitorConfig, SamplingConfig, ScoringConfig
+from memcontrol.config import DataConfig, SamplingConfig, ScoringConfig
 from memcontrol.data import load_dataset
 from memcontrol.monitoring import Monitor
+from memcontrol.monitoring.config import MonitorConfig
 
 MEASURES = ("fd@pixels", "copy_gap@pixels")
 

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from memcontrol.config import MonitorConfig
+from memcontrol.monitoring.config import MonitorConfig
 from memcontrol.monitoring.look import Look, columns, judged
 from memcontrol.score import Score
 
