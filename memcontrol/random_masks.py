@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from memcontrol.errors import MaskError
 from memcontrol.mask import Mask
-from memcontrol.mask_records import MaskedGroup, Trainable
+from memcontrol.mask_records import Trainable
 from memcontrol.space import SearchSpace, validation_message
 
 DRAWS = 1 << 14
@@ -55,7 +56,11 @@ def random_twins(mask: Mask, count: int, *, seed: int, always: Collection[str] =
         )
     close = rng.permutation(np.flatnonzero(away <= CLOSE))
     chosen = close[:count] if len(close) >= count else near[np.argsort(away[near], kind="stable")][:count]
-    return tuple(_twin(mask, drawn[i], number, seed) for number, i in enumerate(chosen, start=1))
+    whence = {"random twin of": mask.name, "seed": seed}
+    return tuple(
+        switched(mask, drawn[i], name=f"{mask.name}-random-{number}", provenance=whence)
+        for number, i in enumerate(chosen, start=1)
+    )
 
 
 def size_notes(name: str, mask: Mask, twins: Sequence[Mask]) -> tuple[str, ...]:
@@ -107,18 +112,21 @@ def _drawn(mask: Mask, free: list[int], rng: np.random.Generator) -> Masks:
     return rng.permutation(masks)
 
 
-def _twin(mask: Mask, bits: NDArray[np.bool_], number: int, seed: int) -> Mask:
-    groups: tuple[MaskedGroup, ...] = tuple(
-        replace(group, on=bool(on)) for group, on in zip(mask.groups, bits, strict=True)
-    )
+def switched(mask: Mask, bits: Sequence[bool] | NDArray[np.bool_], *, name: str, provenance: Mapping[str, Any]) -> Mask:
+    """The mask with other groups on, at the same learning rate, without scores.
+
+    Args:
+        bits: one for each group, whatever the space always trains among them.
+    """
+    groups = tuple(replace(group, on=bool(on)) for group, on in zip(mask.groups, bits, strict=True))
     numel = sum(group.numel for group in groups if group.on)
     percent = mask.trainable.percent * numel / mask.trainable.numel
     return replace(
         mask,
-        name=f"{mask.name}-random-{number}",
+        name=name,
         groups=groups,
         trainable=Trainable(numel, percent),
         scores={},
         confirmed=None,
-        provenance={"random twin of": mask.name, "seed": seed},
+        provenance=dict(provenance),
     )

@@ -14,8 +14,8 @@ from memcontrol.comparison.methods import FREEZE, FULL, METHODS, Recipe
 from memcontrol.errors import MaskError
 from memcontrol.exporting import picked_masks
 from memcontrol.mask import Mask
-from memcontrol.mask_records import ModelIdentity, Trainable
-from memcontrol.random_masks import random_twins
+from memcontrol.mask_records import ModelIdentity
+from memcontrol.random_masks import random_twins, switched
 from memcontrol.run import RunFolder
 from memcontrol.transferring.config import TransferConfig
 
@@ -183,18 +183,8 @@ def _whole(recipes: dict[str, Recipe]) -> tuple[dict[str, str], list[Row]]:
 
 
 def _all_on(mask: Mask) -> Mask:
-    groups = tuple(replace(group, on=True) for group in mask.groups)
-    numel = sum(group.numel for group in groups)
-    percent = mask.trainable.percent * numel / mask.trainable.numel
-    return replace(
-        mask,
-        name=f"{mask.space.name}-all",
-        groups=groups,
-        trainable=Trainable(numel, percent),
-        scores={},
-        confirmed=None,
-        provenance={"all groups of": mask.name},
-    )
+    every, whence = [True] * len(mask.groups), {"all groups of": mask.name}
+    return switched(mask, every, name=f"{mask.space.name}-all", provenance=whence)
 
 
 def _twins(name: str, mask: Mask, config: TransferConfig) -> list[Row]:
