@@ -1,7 +1,8 @@
 """A Gaussian process for masks: linear, pairwise and Hamming kernels, and the exact expected hypervolume improvement.
 
 Linear and pairwise terms hold what groups add on their own and two at a time, the Hamming kernel the rest. Their
-variances and the noise are what makes the seen values most likely, so that a proposal takes milliseconds.
+variances and the noise are what makes the seen values most likely, so that a proposal takes milliseconds. A hint is a
+number for each mask that may say something of its value; how much is one more variance.
 """
 
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from scipy.special import ndtr
 Floats = NDArray[np.float64]
 DECAY = 4.0
 """The Hamming kernel has fallen to exp(-DECAY) where two masks differ in every place."""
-USUAL = np.log((0.6, 0.2, 0.1, 0.1))
-"""Log variances of the linear, pairwise and Hamming parts and of the noise, as expected before anything is seen."""
+USUAL = (0.6, 0.2, 0.1)
+"""Variances of the linear, pairwise and Hamming parts, as expected before anything is seen."""
+HINTED, NOISE = 0.6, 0.1
+"""The same of a part along a hint, where there are hints, and of the noise."""
 SPREAD = 1.5
 """Standard deviation of that expectation."""
 
@@ -36,37 +39,51 @@ class Fitted:
 
     Attributes:
         places: `(N, D)` where it was fitted.
-        variances: `(3,)` of the kernels.
+        hints: `(N,)`, or None.
+        variances: `(3,)` of the kernels, `(4,)` with hints.
         solved: `(N,)` the inverse covariance times the standardised values.
         root: the covariance's Cholesky factor.
     """
 
     places: Floats
+    hints: Floats | None
     variances: Floats
     solved: Floats
     root: Floats
     mean: float
     scale: float
 
-    def at(self, places: Floats) -> tuple[Floats, Floats]:
-        """Mean and standard deviation, `(M,)` each, at `(M, D)` places, without noise."""
-        between = np.tensordot(self.variances, kernels(places, self.places), 1)
+    def at(self, places: Floats, hints: Floats | None = None) -> tuple[Floats, Floats]:
+        """Mean and standard deviation, `(M,)` each, at `(M, D)` places, without noise; with hints where it has them."""
+        between = np.tensordot(self.variances, hinted_kernels(places, self.places, hints, self.hints), 1)
         explained = solve_triangular(self.root, between.T, lower=True)
-        prior = self._prior(places)
+        prior = self._prior(places, hints)
         spread = np.sqrt(np.maximum(prior - (explained**2).sum(0), 1e-10))
         return self.mean + self.scale * (between @ self.solved), self.scale * spread
 
-    def _prior(self, places: Floats) -> Floats:
+    def _prior(self, places: Floats, hints: Floats | None) -> Floats:
         squares, count = (places**2).sum(1), places.shape[1]
         pairs = (squares**2 - (places**4).sum(1)) / max(1, count * (count - 1))
-        return np.stack([squares / count, pairs, np.ones(len(places))], axis=1) @ self.variances
+        parts = [squares / count, pairs, np.ones(len(places))]
+        return np.stack(parts if hints is None else [*parts, hints**2], axis=1) @ self.variances
 
 
-def fit(places: Floats, values: Floats) -> Fitted:
-    """A process through `(N,)` values at `(N, D)` places, its variances the most likely ones."""
+def hinted_kernels(first: Floats, second: Floats, one: Floats | None, other: Floats | None) -> Floats:
+    """`kernels`, and the product of the hints where there are hints."""
+    plain = kernels(first, second)
+    return plain if one is None or other is None else np.concatenate([plain, np.outer(one, other)[None]])
+
+
+def fit(places: Floats, values: Floats, hints: Floats | None = None) -> Fitted:
+    """A process through `(N,)` values at `(N, D)` places, its variances the most likely ones.
+
+    Args:
+        hints: `(N,)` of about zero mean and unit variance over the space.
+    """
     mean, scale = float(values.mean()), float(values.std()) or 1.0
     target = (values - mean) / scale
-    parts = np.concatenate([kernels(places, places), np.eye(len(places))[None]])
+    parts = np.concatenate([hinted_kernels(places, places, hints, hints), np.eye(len(places))[None]])
+    usual = np.log((*USUAL, *(() if hints is None else (HINTED,)), NOISE))
 
     def cost(logs: Floats) -> tuple[float, Floats]:
         variances = np.exp(logs)
@@ -74,14 +91,14 @@ def fit(places: Floats, values: Floats) -> Fitted:
         solved = cho_solve(factor, target)
         inverse = cho_solve(factor, np.eye(len(target)))
         half_log = float(np.log(np.diag(factor[0])).sum())
-        outside = (logs - USUAL) / SPREAD
+        outside = (logs - usual) / SPREAD
         slope = 0.5 * variances * ((inverse - np.outer(solved, solved)) * parts).sum((1, 2))
         return 0.5 * float(target @ solved) + half_log + 0.5 * float(outside @ outside), slope + outside / SPREAD
 
-    found = minimize(cost, USUAL, jac=True, method="L-BFGS-B", bounds=[(-9.0, 3.0)] * len(USUAL))
+    found = minimize(cost, usual, jac=True, method="L-BFGS-B", bounds=[(-9.0, 3.0)] * len(usual))
     variances = np.exp(found.x)
     factor = cho_factor(np.tensordot(variances, parts, 1) + 1e-8 * np.eye(len(target)), lower=True)
-    return Fitted(places, variances[:3], cho_solve(factor, target), np.tril(factor[0]), mean, scale)
+    return Fitted(places, hints, variances[:-1], cho_solve(factor, target), np.tril(factor[0]), mean, scale)
 
 
 def below(bound: Floats, mean: Floats, spread: Floats) -> Floats:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import optuna
 from problems import SYNTHETIC, TABLE, Problem, table_problem
-from strategies import STRATEGIES, Strategy, Tried, strategy
+from strategies import HINTED, STRATEGIES, Strategy, Tried, strategy
 
 HERE = Path(__file__).parent
 BRAIN = "brain"
@@ -72,7 +72,7 @@ def works(options: argparse.Namespace) -> Iterator[tuple[dict[str, Any], Problem
         drawn = problem(name, repetition, options.table)
         line = {"problem": name, "trained": int(np.isfinite(drawn.seen).all(1).sum()), "strategy": by}
         line |= {"repetition": repetition, "budget": options.budget, "missing_cost": options.missing_cost}
-        if key(line) not in known:
+        if key(line) not in known and (by not in HINTED or drawn.hints is not None):
             yield line, drawn
 
 
@@ -99,7 +99,7 @@ def main() -> None:
         file.write_text("".join(f"{line}\n" for line in file.read_text().split("\n")[:-1]))
     with file.open("a") as stream:
         for line, drawn in works(options):
-            made = strategy(line["strategy"], drawn.space, line["repetition"])
+            made = strategy(line["strategy"], drawn, line["repetition"])
             stream.write(json.dumps(line | replay(drawn, made, options.budget, options.missing_cost)) + "\n")
             stream.flush()
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from hamming import Floats, expected_improvement, fit
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from problems import front, front_places
+from problems import Problem, front, front_places
 
 from memcontrol.study.candidate import Candidate, CandidateSpace
 from memcontrol.study.proposals import Proposer
@@ -16,6 +16,8 @@ from memcontrol.study.proposals import Proposer
 WHOLE = 1024
 """Most candidates that are all looked at; of a larger space, the front's neighbours and some random ones."""
 RANDOM = 512
+SCORED = 64
+"""Masks scored on shared tensors by a strategy that does not score all."""
 
 
 @dataclass(frozen=True)
@@ -153,16 +155,23 @@ class Hamming(Own):
     """The unseen candidate of largest expected hypervolume improvement under two Hamming processes."""
 
     def chosen(self, done: list[Tried], seen: set[Candidate], rng: np.random.Generator) -> Candidate:
-        places = self.places([tried.candidate for tried in done])
+        trained = [tried.candidate for tried in done]
+        places, hints = self.places(trained), self.hints(trained)
         values = np.array([tried.values for tried in done])
         values[:, 0] = np.log(values[:, 0])
-        models = [fit(places, column) for column in values.T]
-        means = np.stack([model.at(places)[0] for model in models], axis=1)
+        models = [fit(places, column, hint) for column, hint in zip(values.T, hints, strict=True)]
+        means = np.stack([model.at(places, hint)[0] for model, hint in zip(models, hints, strict=True)], axis=1)
         pool = self.pool([done[i].candidate for i in front_places(means)], seen, rng)
-        predicted = [model.at(self.places(pool)) for model in models]
+        hints = self.hints(pool)
+        predicted = [model.at(self.places(pool), hint) for model, hint in zip(models, hints, strict=True)]
         mean, spread = (np.stack(part, axis=1) for part in zip(*predicted, strict=True))
         reference = means.max(axis=0) + 0.1 * np.ptp(means, axis=0) + 1e-9
         return pool[int(np.argmax(expected_improvement(mean, spread, front(means), reference)))]
+
+    def hints(self, candidates: Sequence[Candidate]) -> tuple[Floats | None, Floats | None]:
+        """`(N,)` for each objective of what is known before any training: nothing."""
+        del candidates
+        return None, None
 
     def pool(self, members: list[Candidate], seen: set[Candidate], rng: np.random.Generator) -> list[Candidate]:
         """Unseen candidates to choose from, in an order that does not depend on the process."""
@@ -190,6 +199,37 @@ class Hamming(Own):
         return np.column_stack([bits, heights, 1 - 2 * heights**2])
 
 
+class Hinted(Hamming):
+    """The same, with the scores of masks on one set of tensors that all share as hints; its first are of the hints' front.
+
+    Args:
+        scored: how many masks are scored there, drawn at random, where not all are; others are predicted from them.
+    """
+
+    def __init__(self, space: CandidateSpace, seed: int, on: Problem, scored: int | None = None) -> None:
+        super().__init__(space, seed)
+        if on.hints is None:
+            raise ValueError("this problem has no scores on shared tensors")
+        hints, every = on.hints, self.places(on.candidates)
+        if scored is not None:
+            chosen = np.random.default_rng([seed, 703]).permutation(len(hints))[:scored]
+            predicted = np.stack([fit(every[chosen], column[chosen]).at(every)[0] for column in hints.T], axis=1)
+            hints = (predicted - predicted.mean(axis=0)) / predicted.std(axis=0)
+        self.known = dict(zip(on.candidates, hints.tolist(), strict=True))
+
+    def hints(self, candidates: Sequence[Candidate]) -> tuple[Floats, Floats]:
+        first, second = np.array([self.known[candidate] for candidate in candidates]).T
+        return first, second
+
+    def random(self, seen: set[Candidate], rng: np.random.Generator) -> Candidate:
+        """In turn a member of the hints' front among what is unseen, and a candidate of uniform size."""
+        if len(seen) % 2:
+            return super().random(seen, rng)
+        unseen = [candidate for candidate in self.known if candidate not in seen]
+        best = front_places(np.array([self.known[candidate] for candidate in unseen]))
+        return unseen[int(rng.choice(best))]
+
+
 def _optuna(name: str, *, logarithmic: bool = False) -> Callable[[CandidateSpace, int], Strategy]:
     def made(space: CandidateSpace, seed: int) -> Strategy:
         return Optuna(Proposer(space, name, ("minimize", "minimize"), seed), logarithmic)
@@ -207,10 +247,15 @@ KINDS: dict[str, Callable[[CandidateSpace, int], Strategy]] = {
     "local": Local,
     "hamming": Hamming,
 }
+HINTED: dict[str, int | None] = {"hinted": None, f"hinted-{SCORED}": SCORED}
+"""Masks scored on shared tensors; None for all."""
 BASELINES = "+baselines"
-STRATEGIES = tuple(f"{kind}{ending}" for kind in KINDS for ending in ("", BASELINES))
+STRATEGIES = (*(f"{kind}{ending}" for kind in KINDS for ending in ("", BASELINES)), *HINTED)
 
 
-def strategy(name: str, space: CandidateSpace, seed: int) -> Strategy:
-    """A strategy of `STRATEGIES` on a space."""
-    return KINDS[name.removesuffix(BASELINES)](space if name.endswith(BASELINES) else without_baselines(space), seed)
+def strategy(name: str, on: Problem, seed: int) -> Strategy:
+    """A strategy of `STRATEGIES` on a problem; `Hinted` needs one with hints."""
+    if name in HINTED:
+        return Hinted(without_baselines(on.space), seed, on, HINTED[name])
+    space = on.space if name.endswith(BASELINES) else without_baselines(on.space)
+    return KINDS[name.removesuffix(BASELINES)](space, seed)
