@@ -200,7 +200,7 @@ class Hamming(Own):
 
 
 class Hinted(Hamming):
-    """The same, with the scores of masks on one set of tensors that all share as hints; its first are of the hints' front.
+    """The same, with the scores of masks on one set of tensors that all share as hints, the best of which come first.
 
     Args:
         scored: how many masks are scored there, drawn at random, where not all are; others are predicted from them.
