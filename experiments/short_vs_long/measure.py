@@ -132,7 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", type=int, nargs="+", default=[0], help="seeds of the training sets")
     parser.add_argument("--masks", type=int, default=40)
-    parser.add_argument("--steps", type=int, nargs="+", default=[75, 150, 300, 1200])
+    parser.add_argument("--steps", type=int, nargs="+", default=[75, 150, 300, 900])
     parser.add_argument("--images", type=int, default=SamplingConfig().images)
     parser.add_argument("--worker", type=share, default=(0, 1), metavar="I/N")
     parser.add_argument("--out", type=Path, default=HERE)
