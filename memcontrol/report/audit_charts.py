@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from memcontrol.auditing.document import Histogram
 from memcontrol.errors import MemControlError
 from memcontrol.report.audit_reading import Place
 from memcontrol.report.audit_words import SET_NAMES, SHORT_NAMES
+from memcontrol.report.scatter import Tick, round_numbers
 
 WIDTH, HEIGHT = 560, 280
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 12, 46
@@ -56,14 +56,6 @@ def bar(place: Place) -> Bar:
     clipped = (place.value > 1 + OUTSIDE) - (place.value < -OUTSIDE)
     text = f"{'−' if percent < 0 else ''}{abs(percent)} % of the way from held-out images to planted copies"
     return Bar(x(0), x(1), x(place.value), x(place.low), x(place.high), clipped, text)
-
-
-@dataclass(frozen=True)
-class Tick:
-    """A place on an axis, and what stands there."""
-
-    at: float
-    text: str
 
 
 @dataclass(frozen=True)
@@ -143,16 +135,6 @@ def _checked(histogram: Histogram) -> dict[str, list[float]]:
     if not any(share > 0 for shares in sets.values() for share in shares):
         raise MemControlError(f"{told} holds nothing: leave it out, and name it under not_measured")
     return sets
-
-
-def round_numbers(low: float, high: float, most: int) -> list[float]:
-    """At most `most` multiples of 1, 2 or 5 times a power of ten between two numbers, ends included."""
-    power = 10.0 ** math.floor(math.log10((high - low) / most))
-    for step in (power, 2 * power, 5 * power, 10 * power, 20 * power):
-        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-        if last - first < most:
-            return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
-    return []
 
 
 def _curves(edges: Sequence[float], heights: dict[str, list[float]]) -> tuple[Curve, ...]:

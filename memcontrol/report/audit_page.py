@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
@@ -18,22 +15,18 @@ from memcontrol.report import audit_charts
 from memcontrol.report.audit_reading import (
     Reading,
     check_finite,
-    counted_text,
-    facts,
     generated_count,
-    interval_text,
-    plain_text,
     ranked_captions,
     readings,
-    signed_text,
 )
 from memcontrol.report.audit_words import CONTROLS_EXPLAINED, GROUP_TITLES, SET_NAMES, limits
-from memcontrol.report.wording import duration_text, number_text
+from memcontrol.report.facts import facts
+from memcontrol.report.page import data_address, page_environment, rendered
+from memcontrol.report.wording import duration_text, number_text, plain_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-TEMPLATES = Path(__file__).parent / "templates"
 PARTS = ("generated", "training", "heldout")
 """The images of a triple."""
 MOST_CAPTIONS = 50
@@ -57,35 +50,14 @@ def audit_page(document: AuditDocument, folder: Path) -> str:
             edges, or an image that is missing, unreadable or outside `folder`.
     """
     check_finite(document)
-    environment = _environment()
-    style, script = (_trusted(TEMPLATES / name) for name in ("audit.css", "audit.js"))
-    return environment.get_template("audit.html").render(
-        **_content(document),
-        triples=_triples(document, folder),
-        style=style,
-        script=script,
-        policy=f"default-src 'none'; img-src data:; style-src {_digest(style)}; script-src {_digest(script)}",
-    )
+    content = _content(document) | {"triples": _triples(document, folder)}
+    return rendered(_environment(), "audit.html", content, styles=["audit.css"], scripts=["sorting.js"])
 
 
 def _environment() -> Environment:
-    """Templates that escape every value, refuse names that do not exist, and know the page's fixed words."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": signed_text,
-        "interval": interval_text,
-        "bar": audit_charts.bar,
-        "plain": plain_text,
-        "counted": counted_text,
-    }
+    """The pages' templates, with the fixed words and pictures of this one."""
+    environment = page_environment()
+    environment.filters |= {"bar": audit_charts.bar}
     environment.globals |= {
         "chart_size": (audit_charts.WIDTH, audit_charts.HEIGHT),
         "plot": (audit_charts.LEFT, audit_charts.WIDTH - audit_charts.RIGHT, audit_charts.HEIGHT - audit_charts.BOTTOM),
@@ -95,18 +67,6 @@ def _environment() -> Environment:
         "most_duplicates": MOST_DUPLICATES,
     }
     return environment
-
-
-def _trusted(path: Path) -> Any:
-    """A file of ours, marked as not to be escaped."""
-    from markupsafe import Markup
-
-    return Markup("\n" + path.read_text(encoding="utf-8"))
-
-
-def _digest(source: str) -> str:
-    """A policy's name for the one inline block that it lets through."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
 
 
 def _content(document: AuditDocument) -> dict[str, Any]:
@@ -176,6 +136,4 @@ def embedded(folder: Path, file: str) -> str:
             f"image {file} of the audit cannot be read in {folder} ({error}): run the audit again, or restore the file"
         ) from error
     image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
-    content = io.BytesIO()
-    image.save(content, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
+    return data_address(image, "PNG", optimize=True)

@@ -11,10 +11,7 @@ from memcontrol.auditing.document import AuditDocument, CaptionFact
 from memcontrol.errors import MemControlError
 from memcontrol.measures import COPYING_NAMES
 from memcontrol.report.audit_words import CONTROL_NOTES, CONTROL_WORDS, Control, kind_of, meaning
-from memcontrol.report.wording import number_text
 from memcontrol.score.value import Score
-
-MOST_LISTED = 12
 
 
 @dataclass(frozen=True)
@@ -151,63 +148,6 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-@dataclass(frozen=True)
-class Fact:
-    """One thing said of what was audited: a label, and one or more lines; `exact` for hashes and commands."""
-
-    label: str
-    lines: tuple[str, ...]
-    exact: bool = False
-
-
-def facts(content: Mapping[str, Any], *, without: Sequence[str] = ()) -> list[Fact]:
-    """Nested JSON as labelled lines, in its own order; what is None or empty is left out.
-
-    Args:
-        without: keys of the outermost level to leave out.
-    """
-    return list(_facts({key: value for key, value in content.items() if key not in without}, ""))
-
-
-def _facts(content: Mapping[str, Any], prefix: str) -> Iterator[Fact]:
-    for key, value in content.items():
-        label = f"{prefix}{_label(key)}"
-        if isinstance(value, Mapping):
-            yield from _facts(value, f"{label}, ")
-        elif isinstance(value, (list, tuple)):
-            if value:
-                yield Fact(label, _lines(value))
-        elif value is not None and value != "":
-            text = plain_text(value)
-            yield Fact(label, (text,), exact=_is_hash(text))
-
-
-def _label(key: str) -> str:
-    return {"n": "images", "sha256": "SHA-256", "id": "id"}.get(key, key.replace("_", " "))
-
-
-def _lines(values: Sequence[Any]) -> tuple[str, ...]:
-    texts = [plain_text(value) for value in values]
-    sentences = any(len(text) > 40 for text in texts)
-    shown = texts if sentences else texts[:MOST_LISTED]
-    rest = f" and {len(texts) - len(shown):,} more" if len(texts) > len(shown) else ""
-    return tuple(shown) if sentences else (", ".join(shown) + rest,)
-
-
-def plain_text(value: Any) -> str:
-    """A plain JSON value as a person writes it."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}" if abs(value) >= 10_000 else str(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _is_hash(text: str) -> bool:
-    digits = text.removeprefix("sha256:")
-    return len(digits) >= 16 and all(digit in "0123456789abcdef…" for digit in digits)
-
-
 def ranked_captions(document: AuditDocument) -> list[CaptionFact]:
     """Captions from the most to the least copied: by copy gap, then by the nearest distance."""
     return sorted(document.captions, key=lambda fact: (-fact.copy_gap, fact.nearest))
@@ -216,23 +156,3 @@ def ranked_captions(document: AuditDocument) -> list[CaptionFact]:
 def generated_count(rows: Sequence[Reading]) -> int | None:
     """The most generated images that a copying measure among these compared; None where there is none."""
     return max((row.score.n for row in rows if row.name.partition("@")[0] in COPYING_NAMES), default=None)
-
-
-def counted_text(count: int, one: str, many: str = "") -> str:
-    """`3 images`, `1 image` or `no images`.
-
-    Args:
-        many: the plural, where it is not `one` with an s.
-    """
-    return f"{count or 'no':{',' if count else ''}} {one if count == 1 else many or one + 's'}"
-
-
-def interval_text(score: Score) -> str:
-    """Both ends of the 95 % interval."""
-    return f"{signed_text(score.low)} to {signed_text(score.high)}"
-
-
-def signed_text(value: float) -> str:
-    """A number as `number_text` writes it, with a real minus sign."""
-    text = number_text(value)
-    return f"−{text[1:]}" if text.startswith("-") else text

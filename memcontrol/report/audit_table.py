@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from memcontrol.auditing.document import AuditDocument, Duplicates
-from memcontrol.report.audit_reading import Reading, check_finite, counted_text, interval_text, readings, signed_text
+from memcontrol.report.audit_reading import Reading, check_finite, readings
 from memcontrol.report.audit_words import GROUP_TITLES
+from memcontrol.report.wording import counted_text, interval_text, signed_text
 
 NARROW = 96
 """Columns below which n and the direction are left out, and intervals broken."""

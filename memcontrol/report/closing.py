@@ -12,7 +12,7 @@ from rich.table import Table
 from memcontrol.report.confirmed import confirmed_sentences
 from memcontrol.report.inspection import percent_text
 from memcontrol.report.trajectory import Comparison, compare, minimised_points, trajectory, untuned
-from memcontrol.report.wording import mask_blocks, number_text, rate_text, short_names
+from memcontrol.report.wording import mask_blocks, member_name, number_text, rate_text, short_names
 from memcontrol.run import RunFolder
 from memcontrol.study.front import front_positions, picked
 
@@ -45,7 +45,7 @@ def closing_table(front: dict[str, Any], folder: RunFolder | None = None, *, asc
         percent = trained_percent(folder, member)
         numbers = f"{member['numel']:,}" + ("" if percent is None else f"\n{percent_text(percent)} %")
         trains = f"{mask_blocks(member['bits'], ascii_only=ascii_only)}\n{rate_text(member['learning_rate'])}"
-        table.add_row(str(member["trial"]), trains, numbers, *(_cell(member, objective) for objective in objectives))
+        table.add_row(member_name(member), trains, numbers, *(_cell(member, objective) for objective in objectives))
     table.add_section()
     for point in _references(front):
         if point["learning_rate"] is None:
@@ -97,7 +97,8 @@ def member_sentence(front: dict[str, Any], member: dict[str, Any], folder: RunFo
     lit, rate = member["bits"].count("1"), member["learning_rate"]
     at = "" if rate is None else f" at learning rate {rate_text(rate)}"
     trains = f"trains {member['numel']:,} numbers{share} in {lit} of {len(member['bits'])} groups{at}"
-    head = f"Trial {member['trial']} {'trains nothing' if rate is None else trains}."
+    stopped = f" of a schedule of {member['of']:,}" if "of" in member else ""
+    head = f"Trial {member_name(member)}{stopped} {'trains nothing' if rate is None else trains}."
     compared = compare(front, member)
     names = short_names([objective["name"] for objective in front["objectives"]])
     # Where the mask got further than full fine-tuning, the sentence about that says what its best is.

@@ -153,20 +153,28 @@ def _fitting(columns: Mapping[str, Sequence[str]], width: int) -> list[list[str]
 def comparison_markdown(document: Mapping[str, Any]) -> str:
     """Both tables as Markdown."""
     lines: list[str] = []
-    facts = ("seeds", "rate", "trained %")
+    for title, (head, *rows), reading in tables_of(document):
+        lines += [f"### {title}", "", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+        lines += [f"| {' | '.join(row)} |" for row in rows]
+        escaped = reading.replace("*", "\\*")
+        lines += ["", f"{counts_text(document)}; {escaped}.", ""]
+    lines += [f"- {note}" for note in notes_of(document)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def tables_of(document: Mapping[str, Any]) -> list[tuple[str, list[list[str]], str]]:
+    """Title of both tables, their lines with the head first, and how their numbers are to be read."""
+    facts, found = ("seeds", "rate", "trained %"), []
     for title, key, text, rows in _tables(document):
-        named = ("", *(facts if key == "scores" else facts[:1]), *heads(document, ARROWS).values())
-        lines += [f"### {title}", "", f"| {' | '.join(named)} |", f"|{'---|' * len(named)}"]
+        lines = [["", *(facts if key == "scores" else facts[:1]), *heads(document, ARROWS).values()]]
         for row in rows:
             cells = [row["name"], _seed_count(row, key, document["columns"])]
             if key == "scores":
                 percent = MISSING if row["percent"] is None else f"{row['percent']:.3g}"
                 cells += [rate_text(row["learning_rate"]), percent]
-            lines.append(f"| {' | '.join(cells + [text(row[key].get(name)) for name in document['columns']])} |")
-        reading = reading_text(difference=key == "against_full").replace("*", "\\*")
-        lines += ["", f"{counts_text(document)}; {reading}.", ""]
-    lines += [f"- {note}" for note in notes_of(document)]
-    return "\n".join(lines).rstrip() + "\n"
+            lines.append(cells + [text(row[key].get(name)) for name in document["columns"]])
+        found.append((title, lines, reading_text(difference=key == "against_full")))
+    return found
 
 
 def comparison_lines(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

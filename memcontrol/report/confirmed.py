@@ -11,7 +11,7 @@ from rich.table import Table
 
 from memcontrol.comparison.intervals import Mean, paired_difference
 from memcontrol.measures import FIDELITY, MEASURES
-from memcontrol.report.wording import number_text, short_names
+from memcontrol.report.wording import member_name, number_text, short_names
 from memcontrol.study.confirmed import FULL
 
 Content = Mapping[str, Any]
@@ -41,7 +41,7 @@ def confirmed_table(front: Content, *, ascii_only: bool = False) -> Table:
     for member in confirmed_members(front):
         mark = "*" if member["dominated_after_confirmation"] else ""
         cells = [_cell(member["confirmed"], score["name"], arrow, member) for score in confirmation["scores"]]
-        table.add_row(f"trial {member['trial']}{mark}", *cells)
+        table.add_row(f"trial {member_name(member)}{mark}", *cells)
     table.add_section()
     for row in confirmation["rows"]:
         searched = _full_point(front, row) if row["kind"] == FULL else None
@@ -127,15 +127,21 @@ def _change(members: Sequence[Content], name: str) -> str:
 
 
 def _dominated(front: Content, members: Sequence[Content]) -> list[str]:
-    names = {f"trial-{member['trial']:03d}": f"trial {member['trial']}" for member in members}
+    names = {_row_name(member): f"trial {member_name(member)}" for member in members}
     found = []
     for member in members:
         own = {row["name"]: _spoken(row, member["trial"]) for row in front["confirmation"]["rows"]} | names
         if member["dominated_after_confirmation"]:
             by = [own[name] for name in member["dominated_by"]]
             text = by[0] if len(by) == 1 else f"{', '.join(by[:-1])} and {by[-1]}"
-            found.append(f"Trial {member['trial']} is dominated by {text} after confirmation; it stays listed.")
+            found.append(f"Trial {member_name(member)} is dominated by {text} after confirmation; it stays listed.")
     return found
+
+
+def _row_name(member: Content) -> str:
+    """The name of the row in which a member was trained again."""
+    at = f"-at-{member['steps']}" if "of" in member else ""
+    return f"trial-{member['trial']:03d}{at}"
 
 
 def _spoken(row: Content, trial: int) -> str:
@@ -146,17 +152,18 @@ def _spoken(row: Content, trial: int) -> str:
 
 
 def _against_random(front: Content) -> list[str]:
-    members = {member["trial"]: member for member in confirmed_members(front)}
+    members = {_row_name(member): member for member in confirmed_members(front)}
     names = [objective["name"] for objective in front["objectives"]]
     short, found = short_names(names), []
     for row in front["confirmation"]["rows"]:
-        if row["kind"] == FULL or row["trial"] not in members:
+        member = members.get(row["name"].removesuffix("-random"))
+        if row["kind"] == FULL or member is None:
             continue
-        confirmed = members[row["trial"]]["confirmed"]
+        confirmed = member["confirmed"]
         differences = {name: paired_difference(_by_seed(confirmed, name), _by_seed(row, name)) for name in names}
         parts = [f"{short[name]} {_difference(mean)}" for name, mean in differences.items() if mean is not None]
         if parts:
-            found.append(f"Against a random mask of its size, trial {row['trial']} has {', '.join(parts)}.")
+            found.append(f"Against a random mask of its size, trial {member_name(member)} has {', '.join(parts)}.")
     return found
 
 

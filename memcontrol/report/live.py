@@ -147,7 +147,8 @@ class LiveView:
         if event.trial is None:
             return f"{event.work}  reference {self._references_text()}  {took}"
         scores = [f"{name} {number_text(value)}" for name, value in (event.scores or {}).items()]
-        return "  ".join([event.work, self._done_text(), took, *scores, *self._time_left()])
+        pruned = [event.pruned] if event.pruned else []
+        return "  ".join([event.work, self._done_text(), took, *pruned, *scores, *self._time_left()])
 
     def _done_text(self) -> str:
         return f"{len(self.tally.done)}/{self.config.search.budget}"

@@ -8,9 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from memcontrol.planning.document import Need, Plan, Work
-from memcontrol.report.wording import duration_text, number_text
-
-_UNITS = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
+from memcontrol.report.wording import duration_text, number_text, size_text
 
 
 def plan_lines(plan: Plan) -> RenderableType:
@@ -83,11 +81,3 @@ def _verdict(plan: Plan) -> str:
         return "Nothing is missing: it could start. Nothing was written."
     count = len(plan.problems)
     return f"It could not start: {count} problem{'s' if count > 1 else ''}. Nothing was written."
-
-
-def size_text(count: float) -> str:
-    """Bytes in the unit that suits them: `17.4 MB`."""
-    for unit, size in _UNITS:
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count:.0f} B"

@@ -11,7 +11,7 @@ import numpy as np
 
 from memcontrol.report.drawing import WIDE, annotation, frame, separate
 from memcontrol.report.trajectory import Floats, trajectory, untuned
-from memcontrol.report.wording import number_text, rate_text
+from memcontrol.report.wording import member_name, number_text, rate_text
 from memcontrol.run import write_atomically
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _draw_front(
         zorder=3,
     )
     return [
-        annotation(axes, str(member["trial"]), at, FRONT, size=9, weight="bold")
+        annotation(axes, member_name(member), at, FRONT, size=9, weight="bold")
         for member, at in zip(members, values, strict=True)
     ]
 

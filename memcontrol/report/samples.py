@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from memcontrol.report.wording import number_text, rate_text
+from memcontrol.report.wording import member_name, number_text, rate_text
 from memcontrol.run import RunFolder
 
 MARGIN, LINE, TEXT = 12, 22, 15
@@ -22,7 +22,7 @@ def sheet_path(folder: RunFolder) -> Path:
 def member_label(member: dict[str, Any], objectives: list[dict[str, str]]) -> str:
     """A front member in one line: its trial, learning rate and objectives."""
     values = [f"{o['name']} {number_text(member['scores'][o['name']]['value'])}" for o in objectives]
-    return "   ".join([f"trial {member['trial']}", f"rate {rate_text(member['learning_rate'])}", *values])
+    return "   ".join([f"trial {member_name(member)}", f"rate {rate_text(member['learning_rate'])}", *values])
 
 
 def samples_sheet(folder: RunFolder, front: dict[str, Any]) -> Image.Image:
@@ -36,7 +36,7 @@ def samples_sheet(folder: RunFolder, front: dict[str, Any]) -> Image.Image:
     parts: list[str | Image.Image] = [CAPTION]
     for member in front["front"]:
         parts.append(member_label(member, front["objectives"]))
-        path = folder.samples(member["trial"])
+        path = folder.samples(member["trial"], member["steps"] if "of" in member else None)
         if path.is_file():
             with Image.open(path) as picture:
                 parts.append(picture.convert("RGB"))

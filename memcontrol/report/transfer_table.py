@@ -86,7 +86,8 @@ def _title(document: Mapping[str, Any], mask: Mapping[str, Any]) -> str:
     return f"{mask['name']}: trains {percent} % at rate {rate_text(row['learning_rate'])}{origin}"
 
 
-def _tables(document: Mapping[str, Any], arrows: Mapping[str, str]) -> list[tuple[str, Lines]]:
+def tables_of(document: Mapping[str, Any], arrows: Mapping[str, str]) -> list[tuple[str, Lines]]:
+    """Titles and lines: scores of all rows, then each mask minus what it is compared with."""
     masks = [(_title(document, mask), mask_lines(document, mask, arrows)) for mask in document["masks"]]
     return [("Scores", score_lines(document, arrows)), *masks]
 
@@ -103,7 +104,7 @@ def transfer_tables(document: Mapping[str, Any], *, ascii_only: bool = False) ->
         return text.replace("±", "+-").replace(MISSING, "-") if ascii_only else text
 
     parts: list[RenderableType] = []
-    for title, (head, *lines) in _tables(document, WORDS):
+    for title, (head, *lines) in tables_of(document, WORDS):
         table = Table(title=Text(title), title_justify="left", box=ASCII if ascii_only else SIMPLE_HEAD)
         table.add_column(head[0], overflow="fold")
         for name in head[1:]:
@@ -123,7 +124,7 @@ def _masks(document: Mapping[str, Any]) -> set[str]:
 def transfer_markdown(document: Mapping[str, Any]) -> str:
     """The same as Markdown."""
     blocks = []
-    for title, (head, *lines) in _tables(document, ARROWS):
+    for title, (head, *lines) in tables_of(document, ARROWS):
         table = [head, ["---"] * len(head), *lines]
         blocks.append(f"### {title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in table))
     explained = EXPLAINED.replace("*", "\\*")

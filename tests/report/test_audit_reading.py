@@ -7,8 +7,10 @@ from audited import CONTROLS, audit_document
 
 from memcontrol.auditing.document import AuditDocument, CaptionFact
 from memcontrol.measures import COPYING, MEASURES, OTHERS, VARIANTS
-from memcontrol.report.audit_reading import counted_text, facts, ranked_captions, readings
+from memcontrol.report.audit_reading import ranked_captions, readings
 from memcontrol.report.audit_words import MEANINGS, meaning
+from memcontrol.report.facts import facts
+from memcontrol.report.wording import counted_text
 
 
 @pytest.fixture
