@@ -18,6 +18,7 @@ ORDER = (
     "fingerprint",
     "cache",
     "measures",
+    "terms",
     "config",
     "data",
     "pipeline",
@@ -49,6 +50,8 @@ ORDER = (
     "transferring",
     "planning",
     "auditing",
+    "installation",
+    "schemas",
     "report",
     "cli",
 )
