@@ -136,10 +136,12 @@ class Evidence:
         """Every measure in `names` under one membership of the pool, `(P,)` bool."""
         found: dict[str, float] = {}
         if self.names & BY_SIDES:
-            difference, closer = self.sides.compare(self.generated, members)
-            found["copy_gap"] = float(difference.mean())
-            found["copy_tail"] = float(np.quantile(difference, 0.95))
-            found["closer_share"] = float(closer.mean())
+            compared = self.sides.compare(self.generated, members)
+            differences = compared.differences
+            found["copy_gap"] = float(differences.mean())
+            found["copy_tail"] = float(np.quantile(differences, 0.95))
+            if "closer_share" in self.names:
+                found["closer_share"] = float(compared.closer.mean())
         if self.names & (BY_MATCHES | BY_HONEST_MATCHES):
             ours = Matches.of(self.generated, members)
             found["amd"] = float(ours.distances.mean())
@@ -153,9 +155,11 @@ class Evidence:
 
     def _against_honest(self, ours: Matches, theirs: Matches, members: Members) -> dict[str, float]:
         copied = ours.distances < copy_threshold(theirs.distances)
-        return {
+        found = {
             "nn_ratio_share": float((ours.ratios < np.quantile(theirs.ratios, 0.05)).mean()),
             "copied_share": float(copied.mean()),
             "copied_training_share": len(np.unique(ours.positions[copied])) / int(members.sum()),
-            "c_t": self.cells.statistic(ours.distances, theirs.distances),
         }
+        if "c_t" in self.names:
+            found["c_t"] = self.cells.statistic(ours.distances, theirs.distances)
+        return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ Members = NDArray[np.bool_]
 NEGLIGIBLE = 1e-9
 TIE = 1e-6
 """Cosine distances closer than this are one distance: float32 inner products are no more exact."""
+GLANCE = 64
+"""Among so many neighbours most queries have two members, so that the others alone are looked at further."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,27 @@ class Neighbourhood:
         return cls(exact, positions, np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1])
 
     def first(self, depth: int) -> Neighbourhood:
-        """The same with the `depth` nearest alone."""
+        """The same with the `depth` nearest alone, in memory of its own: it is gone through many times."""
         ends = None if self.ends is None else np.minimum(self.ends[:, :depth], depth - 1)
-        return Neighbourhood(self.distances[:, :depth], self.positions[:, :depth], ends)
+        distances = np.ascontiguousarray(self.distances[:, :depth])
+        return Neighbourhood(distances, np.ascontiguousarray(self.positions[:, :depth]), ends)
+
+    @cached_property
+    def glance(self) -> NDArray[np.int64]:
+        """`(N, GLANCE)` positions of the first neighbours, or of all where there are fewer."""
+        return np.ascontiguousarray(self.positions[:, :GLANCE])
+
+    @cached_property
+    def steps(self) -> Float64:
+        """`(N, K - 1)`, from each distance to the next."""
+        return np.diff(self.distances)
+
+    @cached_property
+    def by_position(self) -> Float64:
+        """`(N, P)`, the distances in the pool's order, where K is the whole pool."""
+        ordered = np.empty_like(self.distances)
+        np.put_along_axis(ordered, self.positions, self.distances, axis=1)
+        return ordered
 
 
 @dataclass(frozen=True)
@@ -85,16 +106,27 @@ class Matches:
     @classmethod
     def of(cls, near: Neighbourhood, members: Members) -> Matches:
         """The matches under one membership of the pool, `(P,)`."""
-        inside = members[near.positions]
-        rows = np.arange(len(inside))
-        one = inside.argmax(axis=1)
-        found = inside[rows, one]
-        distances = np.where(found, near.distances[rows, one], near.distances[:, -1])
-        positions = np.where(found, near.positions[rows, one], near.positions[:, -1])
-        inside[rows, one] = False
-        two = inside.argmax(axis=1)
-        second = np.where(inside[rows, two], near.distances[rows, two], 0.0)
-        return cls(distances, positions, np.divide(distances, second, out=np.ones_like(second), where=second > 0))
+        rows, width = np.arange(len(near.positions)), near.positions.shape[1]
+        one, two = _first_two(near.glance, members)
+        unsure = np.flatnonzero(two == near.glance.shape[1])
+        if unsure.size and near.glance.shape[1] < width:
+            one[unsure], two[unsure] = _first_two(near.positions[unsure], members)
+        first, second = np.minimum(one, width - 1), np.minimum(two, width - 1)
+        distances = near.distances[rows, first]
+        others = np.where(two < width, near.distances[rows, second], 0.0)
+        ratios = np.divide(distances, others, out=np.ones_like(others), where=others > 0)
+        return cls(distances, near.positions[rows, first], ratios)
+
+
+def _first_two(positions: NDArray[np.int64], members: Members) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Columns of the first and of the second member in each row of `(N, K)` positions; K where there is none."""
+    inside = np.take(members, positions)
+    rows, found = np.arange(len(inside)), list[NDArray[np.intp]]()
+    for _ in range(2):
+        column = inside.argmax(axis=1)
+        found.append(np.where(inside[rows, column], column, inside.shape[1]))
+        inside[rows, column] = False
+    return found[0], found[1]
 
 
 def survival(population: int, size: int) -> Float64:
@@ -123,7 +155,39 @@ def gaps_to_heldout(queries: Features, training: Features, heldout: Features) ->
     pool = np.concatenate([training, heldout])
     members = np.arange(len(pool)) < len(training)
     sides = Sides.of(len(training), len(heldout))
-    return sides.compare(sides.search(queries, pool, members), members)[0]
+    return sides.compare(sides.search(queries, pool, members), members).differences
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Chances, per query, that neither of a side's subset is among the first neighbours.
+
+    A mean distance is the integral of such a chance over the distance.
+
+    Attributes:
+        training, heldout: `(N, K)`, up to and with each of the K neighbours.
+        steps: `(N, K - 1)`, from each neighbour's distance to the next.
+    """
+
+    training: Float64
+    heldout: Float64
+    steps: Float64
+
+    @property
+    def differences(self) -> Float64:
+        """`(N,)`, expected nearest held-out distance less expected nearest training distance."""
+        heldout, training = self.heldout[:, :-1], self.training[:, :-1]
+        return np.asarray(np.einsum("nk,nk->n", heldout, self.steps) - np.einsum("nk,nk->n", training, self.steps))
+
+    @property
+    def closer(self) -> Float64:
+        """`(N,)`, chance that the held-out side's nearest is the farther one."""
+        training, heldout = self.training, self.heldout
+        # The training side's nearest falls in each step with the drop of its chance; ties within a step count half.
+        drops = training[:, :-1] - training[:, 1:]
+        closer = 0.5 * np.einsum("nk,nk->n", drops, heldout[:, :-1] + heldout[:, 1:])
+        closer += 0.5 * ((1.0 - training[:, 0]) * (1.0 + heldout[:, 0]) + training[:, -1] * heldout[:, -1])
+        return np.asarray(closer)
 
 
 @dataclass(frozen=True)
@@ -164,21 +228,14 @@ class Sides:
                 return found
             depth = min(2 * depth, len(pool))
 
-    def compare(self, near: Neighbourhood, members: Members) -> tuple[Float64, Float64]:
-        """Per query: expected nearest held-out less expected nearest training distance; chance that it is larger."""
-        inside = members[near.positions]
-        seen_training = np.cumsum(inside, axis=1, dtype=np.int64)
+    def compare(self, near: Neighbourhood, members: Members) -> Compared:
+        """How near each query's training and held-out side are, under one membership of the pool, `(P,)`."""
+        seen_training = np.take(members.astype(np.int64), near.positions)
+        np.cumsum(seen_training, axis=1, out=seen_training)
         if near.ends is not None:  # all at one distance are met at once
             seen_training = np.take_along_axis(seen_training, near.ends, axis=1)
             seen_heldout = near.ends + 1 - seen_training
         else:
-            seen_heldout = np.arange(1, inside.shape[1] + 1) - seen_training
-        # Chance that neither of a side's subset is met up to each neighbour; a mean is the integral of such a chance.
-        training, heldout = self.training[seen_training], self.heldout[seen_heldout]
-        steps = np.diff(near.distances)
-        difference = np.einsum("nk,nk->n", heldout[:, :-1], steps) - np.einsum("nk,nk->n", training[:, :-1], steps)
-        # The training side's nearest falls in each step with the drop of its chance; ties within a step count half.
-        drops = training[:, :-1] - training[:, 1:]
-        closer = 0.5 * np.einsum("nk,nk->n", drops, heldout[:, :-1] + heldout[:, 1:])
-        closer += 0.5 * ((1.0 - training[:, 0]) * (1.0 + heldout[:, 0]) + training[:, -1] * heldout[:, -1])
-        return difference, closer
+            seen_heldout = np.arange(1, seen_training.shape[1] + 1) - seen_training
+        training, heldout = np.take(self.training, seen_training), np.take(self.heldout, seen_heldout)
+        return Compared(training, heldout, near.steps)

@@ -88,6 +88,32 @@ def test_ratios_under_a_membership_are_the_ratios_to_the_members() -> None:
     )
 
 
+@pytest.mark.parametrize("share", [5, 20])
+def test_ratios_to_all_members_need_no_order_of_them(share: int) -> None:
+    rng = np.random.default_rng(14)
+    generated, pool = rng.normal(size=(40, 5)), rng.normal(size=(300, 5))
+    members = rng.permutation(300) < share
+    near = Neighbourhood.search(generated, pool, 300, distance="euclidean")
+    np.testing.assert_allclose(
+        member_ratios(near, members, 20), distance_ratios(generated, pool[members], k=20), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("share", [0, 1, 2, 8, 150])
+def test_matches_are_the_two_nearest_members_however_far_away(share: int) -> None:
+    rng = np.random.default_rng(15)
+    generated, pool = rng.normal(size=(50, 6)), rng.normal(size=(300, 6))
+    members = rng.permutation(300) < share
+    near = Neighbourhood.search(generated, pool, 280)
+    found = Matches.of(near, members)
+    for row, (distances, positions) in enumerate(zip(near.distances, near.positions, strict=True)):
+        columns = np.flatnonzero(members[positions])
+        first = columns[0] if len(columns) else 279
+        assert (found.positions[row], found.distances[row]) == (positions[first], distances[first])
+        ratio = distances[columns[0]] / distances[columns[1]] if len(columns) > 1 else 1.0
+        assert found.ratios[row] == ratio
+
+
 def test_the_depth_for_k_members_is_deep_enough() -> None:
     rng = np.random.default_rng(3)
     for population, size, k in ((300, 30, 30), (1000, 100, 50), (1000, 900, 50), (288, 32, 2)):

@@ -1,0 +1,190 @@
+"""Pruning replayed on trainings that were not pruned: what each setting saves, and what it loses.
+
+    python experiments/benchmarks/pruning/replay.py
+
+Reads trials-*.jsonl of `measure.py`, writes replays.json and prints the tables of the README. No training: candidates
+come in random orders, baselines first, and the program's own rule says at each rung who goes on.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from measure import HERE, Line, lines
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from memcontrol.score import Score, minimised
+from memcontrol.study.front import hypervolume
+from memcontrol.study.rungs import Judgement, hopeful
+
+FD, GAP = "fd@efficientnet-lite0", "copy_gap@pixels"
+LADDERS = ((0.125,), (0.25,), (0.5,), (0.25, 0.5), (0.125, 0.25, 0.5))
+ETAS, MARGINS = (1.5, 2.0, 3.0, 4.0), (0.0, 1.0)
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to prune."""
+
+    ladder: tuple[float, ...]
+    images: int
+    eta: float
+    margin: float
+    minimum: int
+
+
+@dataclass(frozen=True)
+class Known:
+    """All trainings of one seed and variant.
+
+    Attributes:
+        final: `(N, 2)` log fd and copy_gap at the end.
+        scores: (share, images) -> the objectives of each training.
+        reference: of the hypervolume: the worst of each objective at the end.
+    """
+
+    lines: list[Line]
+    final: Floats
+    scores: dict[tuple[float, int], list[list[Score]]]
+    reference: Floats
+
+    @classmethod
+    def of(cls, found: list[Line]) -> "Known":
+        final = np.array([point(line["scores"]) for line in found])
+        scores: dict[tuple[float, int], list[list[Score]]] = defaultdict(list)
+        for line in found:
+            for rung in line["rungs"]:
+                for images, named in rung["scores"].items():
+                    scores[rung["share"], int(images)].append([Score.from_json(named[name]) for name in (FD, GAP)])
+        return cls(found, final, dict(scores), final.max(axis=0))
+
+    def checkpoint(self, place: int, share: float) -> Floats:
+        """Log fd and copy_gap by all images at a share of the steps."""
+        (rung,) = [rung for rung in self.lines[place]["rungs"] if rung["share"] == share]
+        return point(rung["scores"][str(self.lines[place]["images"])])
+
+    def cost(self, place: int, setting: Setting, stopped: float | None) -> float:
+        """CPU seconds of a training: its steps, its rungs, and the images of its end unless it was stopped."""
+        line = self.lines[place]
+        reached = [share for share in setting.ladder if stopped is None or share <= stopped]
+        rungs = len(reached) * setting.images / line["images"] * line["sampled_s"]
+        tuned = {rung["share"]: rung["tuned_s"] for rung in line["rungs"]}
+        return float(rungs + (line["tuned_s"] + line["sampled_s"] if stopped is None else tuned[stopped]))
+
+
+def point(named: dict[str, Any]) -> Floats:
+    return np.array([np.log(named[FD]["value"]), named[GAP]["value"]])
+
+
+def replayed(known: Known, setting: Setting, order: list[int]) -> dict[int, float | None]:
+    """Where each training ended: the share at which it was stopped, or None."""
+    judgement = Judgement(setting.eta, setting.minimum, setting.margin)
+    before: dict[float, list[list[float]]] = {share: [] for share in setting.ladder}
+    ended: dict[int, float | None] = {}
+    for place in order:
+        ended[place] = None
+        for share in setting.ladder:
+            own = known.scores[share, setting.images][place]
+            others = np.array(before[share]).reshape(-1, 2)
+            goes_on = known.lines[place]["baseline"] or judgement.goes_on(own, others)
+            before[share].append([minimised(score) for score in own])
+            if not goes_on:
+                ended[place] = share
+                break
+    return ended
+
+
+def judged(known: Known, setting: Setting, rng: np.random.Generator) -> dict[str, float]:
+    """Shares of the hypervolume and of the seconds of no pruning, in one order."""
+    places = np.arange(len(known.lines))
+    first = [i for i in places if known.lines[i]["baseline"]]
+    order = [*first, *rng.permutation([i for i in places if not known.lines[i]["baseline"]]).tolist()]
+    ended = replayed(known, setting, order)
+    kept = [place for place, share in ended.items() if share is None]
+    spent = sum(known.cost(place, setting, share) for place, share in ended.items())
+    plain = Setting((), 0, 1.0, 0.0, 1)
+    costs = np.cumsum([known.cost(place, plain, None) for place in order])
+    afforded = order[: max(1, int(np.searchsorted(costs, spent, side="right")))]
+    everything = hypervolume(known.final, known.reference)
+    reached = [(i, s) for i, end in ended.items() for s in setting.ladder if end is None or s <= end]
+    checkpoints = np.array([known.checkpoint(place, share) for place, share in reached])
+    more = np.vstack([known.final[kept], checkpoints])
+    return {
+        "hypervolume": hypervolume(known.final[kept], known.reference) / everything,
+        "seconds": spent / costs[-1],
+        "unpruned for as long": hypervolume(known.final[afforded], known.reference) / everything,
+        "with checkpoints": hypervolume(more, known.reference) / everything,
+        "pruned": 1 - len(kept) / len(order),
+    }
+
+
+def settings(knowns: list[Known], minimum: int) -> list[Setting]:
+    images = sorted({count for known in knowns for _, count in known.scores})[:-1]
+    return [
+        Setting(ladder, count, eta, margin, minimum)
+        for ladder, count, eta, margin in product(LADDERS, images, ETAS, MARGINS)
+    ]
+
+
+def table(knowns: list[Known], orders: int, minimum: int) -> list[dict[str, Any]]:
+    """Every setting, its figures averaged over orders and seeds."""
+    rows = []
+    for setting in settings(knowns, minimum):
+        rng = np.random.default_rng(0)
+        found = [judged(known, setting, rng) for known in knowns for _ in range(orders)]
+        figures = {name: round(float(np.mean([one[name] for one in found])), 4) for name in found[0]}
+        rows.append(vars(setting) | figures)
+    return sorted(rows, key=lambda row: row["unpruned for as long"] - row["hypervolume"])
+
+
+def correlations(knowns: list[Known]) -> list[dict[str, Any]]:
+    """Spearman's correlation of each rung with the end, averaged over seeds."""
+    rows = []
+    for share, images in sorted({at for known in knowns for at in known.scores}):
+        row: dict[str, Any] = {"share": share, "images": images}
+        for place, name in enumerate((FD, GAP)):
+            found = []
+            for known in knowns:
+                early = [hopeful(own[place], 0.0) for own in known.scores[share, images]]
+                found.append(spearmanr(early, known.final[:, place]).statistic)
+            row[name] = round(float(np.nanmean(found)), 3)
+        rows.append(row)
+    return rows
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    cells = [list(rows[0]), ["---"] * len(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--orders", type=int, default=10)
+    parser.add_argument("--minimum", type=int, default=8)
+    parser.add_argument("--shown", type=int, default=15)
+    parser.add_argument("--out", type=Path, default=HERE)
+    options = parser.parse_args()
+    grouped: dict[str, dict[int, list[Line]]] = defaultdict(lambda: defaultdict(list))
+    for line in lines(options.out):
+        if line["rungs"]:
+            grouped[line["variant"]][line["seed"]].append(line)
+    result = {}
+    for variant, seeds in grouped.items():
+        knowns = [Known.of(found) for found in seeds.values()]
+        rows, ranked = table(knowns, options.orders, options.minimum), correlations(knowns)
+        result[variant] = {"trainings": {str(s): len(f) for s, f in seeds.items()}, "settings": rows, "ranks": ranked}
+        print(f"\n{variant}: {sum(map(len, seeds.values()))} trainings of {len(seeds)} seeds\n")
+        print(markdown(ranked))
+        print(f"\n{markdown(rows[: options.shown])}")
+    (options.out / "replays.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
