@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,18 @@ def default_cache_folder() -> Path:
         return Path(named)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "memcontrol"
+
+
+def free_disk(path: Path) -> int:
+    """Free bytes where `path` is, or will be."""
+    return shutil.disk_usage(existing(path)).free
+
+
+def existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    absolute = path.absolute()
+    # Unlike Path.exists, without an error below a folder that this user may not look into.
+    return next(place for place in (absolute, *absolute.parents) if os.path.exists(place))  # noqa: PTH110
 
 
 @contextmanager

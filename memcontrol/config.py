@@ -74,6 +74,7 @@ class TuningConfig(Settings):
         gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
         min_snr_gamma: bound on the signal-to-noise ratio in min-SNR weights of the loss, 5 as published; None counts
             every timestep alike.
+        stop: break off after so many steps of a schedule of `steps`, as a checkpoint inside it was; None for its end.
     """
 
     steps: Positive = 300
@@ -91,6 +92,7 @@ class TuningConfig(Settings):
     accumulation: Annotated[int, Field(ge=1, exclude_if=lambda number: number == 1)] = 1
     gradient_checkpointing: Annotated[bool, Field(exclude_if=lambda wanted: not wanted)] = False
     min_snr_gamma: Annotated[float | None, Field(gt=0, exclude_if=lambda gamma: gamma is None)] = None
+    stop: Annotated[int | None, Field(ge=1, exclude_if=lambda steps: steps is None)] = None
 
 
 class SamplingConfig(Settings):
@@ -124,7 +126,7 @@ def weight_paths(weights: object) -> object:
     return {name: path for name, _, path in pairs}
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_expanded)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_expanded, json_schema_input_type=str | tuple[str, ...])]
 
 
 class AttackConfig(Settings):
@@ -170,7 +172,9 @@ class ScoringConfig(Settings):
     components: Positive = 16
     permutations: Positive = 200
     reward_weights: tuple[float, ...] | None = None
-    encoder_weights: Annotated[dict[str, str], BeforeValidator(weight_paths)] = {}
+    encoder_weights: Annotated[
+        dict[str, str], BeforeValidator(weight_paths, json_schema_input_type=dict[str, str] | tuple[str, ...])
+    ] = {}
     attack: AttackConfig = AttackConfig()
     held_out: Annotated[Literal["search", "confirmation"], Field(exclude_if=lambda chosen: chosen == "search")] = (
         "search"
@@ -188,6 +192,32 @@ class ScoringConfig(Settings):
         return self.reward_weights or (0.5,) * len(self.objectives)
 
 
+class Rung(Settings):
+    """Where a candidate is scored before its training ends.
+
+    Attributes:
+        share: of its steps.
+        images: sampled there: the first of those that it is scored by in the end.
+    """
+
+    share: Annotated[float, Field(gt=0, lt=1)]
+    images: Positive
+
+
+def _rungs(rungs: object) -> object:
+    """`SHARE:IMAGES,...` as a list of rungs; none for `none` and empty text."""
+    if not isinstance(rungs, str):
+        return rungs
+    parts = [part.partition(":") for part in rungs.split(",") if rungs not in ("", "none")]
+    try:
+        pairs = [(float(share), int(images)) for share, _, images in parts]
+    except ValueError:
+        pairs = [(0.0, 0)]
+    if any(not 0 < share < 1 or images < 1 for share, images in pairs):
+        raise ValueError("expected SHARE:IMAGES,... with a share of the steps below 1, such as 0.25:64, or none")
+    return [{"share": share, "images": images} for share, images in pairs]
+
+
 class SearchConfig(Settings):
     """The outer loop.
 
@@ -197,12 +227,32 @@ class SearchConfig(Settings):
         trajectory_rates: learning rates of the full fine-tuning reference; three, half a decade apart around the
             customary rate for all parameters of the space, unless given.
         trajectory_points: for which shares of `tuning.steps` that reference is trained.
+        rungs: where candidates that are not among the best stop; nowhere unless given. Baselines and references go on.
+        eta: at a rung the best 1/eta go on; with 1 rungs are scored and all go on.
+        minimum: candidates that must have been scored at a rung before it stops one.
+        margin: half-widths of its scores' intervals that a candidate is given before it is stopped.
+        checkpoints: whether a candidate at a rung may stand on the front besides or instead of its end: those that no
+            other dominates there are scored by all images.
     """
 
     budget: Annotated[int, Field(ge=1)] = 50
     sampler: Literal["auto", "gp", "tpe", "nsga2", "random"] = "auto"
     trajectory_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] | None = None
     trajectory_points: Annotated[tuple[Rate, ...], Field(min_length=1)] = (0.25, 0.5, 1.0, 2.0)
+    rungs: Annotated[tuple[Rung, ...], BeforeValidator(_rungs, json_schema_input_type=str | tuple[Rung, ...])] = ()
+    eta: Annotated[float, Field(ge=1)] = 2.0
+    minimum: Positive = 8
+    margin: Annotated[float, Field(ge=0)] = 0.0
+    checkpoints: bool = False
+
+    @model_validator(mode="after")
+    def _rungs_rise(self) -> Self:
+        shares = [rung.share for rung in self.rungs]
+        if shares != sorted(set(shares)):
+            raise ValueError(f"rungs at shares {', '.join(f'{share:g}' for share in shares)}: expected rising ones")
+        if self.checkpoints and not self.rungs:
+            raise ValueError("checkpoints without rungs: give the rungs at which candidates are scored")
+        return self
 
 
 class ConfirmConfig(Settings):
@@ -254,7 +304,10 @@ class RunConfig(Settings):
     data: DataConfig = DataConfig()
     model: str = "tiny"
     space: str = "stage-kinds"
-    learning_rate: Annotated[tuple[float, float] | None, BeforeValidator(_rate_range)] = None
+    learning_rate: Annotated[
+        tuple[float, float] | None,
+        BeforeValidator(_rate_range, json_schema_input_type=Rate | str | tuple[Rate, Rate] | None),
+    ] = None
     mitigations: tuple[str, ...] = ()
     seed: Annotated[int, Field(ge=0)] = 0
     tuning: TuningConfig = TuningConfig()
@@ -267,6 +320,13 @@ class RunConfig(Settings):
     def _rates_rise(self) -> Self:
         if self.learning_rate is not None and self.learning_rate[0] > self.learning_rate[1]:
             raise ValueError(f"learning_rate {self.learning_rate}: expected the lowest rate first")
+        return self
+
+    @model_validator(mode="after")
+    def _rungs_sample_no_more(self) -> Self:
+        most, whole = max((rung.images for rung in self.search.rungs), default=0), self.sampling.images
+        if most > whole:
+            raise ValueError(f"{most} images at a rung, and a candidate is scored by {whole}: expected no more")
         return self
 
     def to_yaml(self) -> str:
@@ -300,6 +360,14 @@ def validated(content: Mapping[str, Any], *, where: str) -> RunConfig:
     except ValidationError as error:
         key, wrong, given = first_problem(error)
         raise MemControlError(f"{where}: {key or 'the whole file'}: {wrong} (got {given!r})") from error
+
+
+def flattened(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as one level of dotted names and text."""
+    flat: dict[str, str] = {}
+    for key, value in content.items():
+        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)}
+    return flat
 
 
 def first_problem(error: ValidationError) -> tuple[str, str, object]:

@@ -36,6 +36,11 @@ class DivergedError(MemControlError):
     """A training loss that became NaN or infinite."""
 
 
+def reason(error: Exception) -> str:
+    """Why something could not be written or read, in a few words."""
+    return getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
+
+
 MANY = 12
 """More names than these make a message too long to read."""
 

@@ -106,13 +106,17 @@ class RunFolder:
         """Where what was on the front is trained again."""
         return self.path / "confirmation"
 
-    def mask(self, number: int) -> Path:
-        """The mask of a trial."""
-        return self.path / "masks" / f"trial-{number:03d}.json"
+    def mask(self, number: int, at: int | None = None) -> Path:
+        """The mask of a trial, or of its checkpoint after `at` steps."""
+        return self.path / "masks" / f"{_trial_name(number, at)}.json"
 
-    def samples(self, number: int) -> Path:
-        """A trial's generated images above their nearest training images."""
-        return self.path / "samples" / f"trial-{number:03d}.png"
+    def samples(self, number: int, at: int | None = None) -> Path:
+        """A trial's generated images above their nearest training images, at its end or at a checkpoint."""
+        return self.path / "samples" / f"{_trial_name(number, at)}.png"
+
+    def kept(self, name: str) -> Path:
+        """What is kept of an unfinished trial's training, for whoever tries it again."""
+        return self.path / "unfinished" / name.removeprefix("sha256:")
 
     def prepare(self) -> None:
         """Make the folder.
@@ -163,3 +167,7 @@ class RunFolder:
         """Add one line to `log.jsonl`; a line is one write, so several processes may append."""
         with self.log.open("a") as file:
             file.write(json.dumps(entry) + "\n")
+
+
+def _trial_name(number: int, at: int | None) -> str:
+    return f"trial-{number:03d}" if at is None else f"trial-{number:03d}-at-{at}"

@@ -45,18 +45,23 @@ def sample(
     *,
     seed: int,
     inference: AtInference | None = None,
+    places: range | None = None,
 ) -> Iterator[Pixels]:
     """Images of `prompts` in batches of `(n, H, W, 3)` uint8; one image's noise does not depend on the batch size.
 
     Without a text encoder the prompts only say how many, and `inference` is not called.
+
+    Args:
+        places: of the prompts to generate images of, each the same as among all of them; all unless given.
 
     Source: DPM-Solver++ (Lu et al. 2022, arXiv 2211.01095); classifier-free guidance (Ho and Salimans 2022).
     """
     text = frozen.text_embeddings(prompts)
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn((len(prompts), *frozen.latent_shape), generator=generator)
-    for start in range(0, len(prompts), config.batch):
-        chosen = np.arange(start, min(start + config.batch, len(prompts)))
+    wanted = np.arange(len(prompts)) if places is None else np.array(places, dtype=np.intp)
+    for start in range(0, len(wanted), config.batch):
+        chosen = wanted[start : start + config.batch]
         yield images_of_noise(frozen, noise[chosen], text, chosen, config, inference=inference)
 
 

@@ -56,7 +56,7 @@ class SpacePart(Settings):
         alpha: of `lora`: the change of a weight is multiplied by alpha / rank; alpha is the rank unless given.
     """
 
-    method: str = "full"
+    method: Annotated[str, Field(json_schema_extra={"enum": list(METHODS)})] = "full"
     select: Annotated[tuple[Rule, ...], Field(min_length=1)]
     exclude: tuple[Rule, ...] = ()
     group_by: GroupBy = "all"

@@ -39,7 +39,22 @@ CONFIG = {
     "search": {"budget": 2, "trajectory_rates": [1e-3], "trajectory_points": [1.0]},
     "confirm": {"seeds": 0},
 }
-COMMANDS = ("search", "confirm", "inspect", "export", "import", "finetune", "transfer", "compare", "audit")
+COMMANDS = (
+    *(
+        "search",
+        "status",
+        "confirm",
+        "inspect",
+        "export",
+        "import",
+        "finetune",
+        "transfer",
+        "compare",
+        "audit",
+        "report",
+    ),
+    *("doctor", "schema"),
+)
 
 
 def run(*args, **environment):
@@ -542,7 +557,8 @@ def declared(command):
     import typer.main
 
     parameters = typer.main.get_command(app).commands[command].params
-    return {name for parameter in parameters for name in parameter.opts if name.startswith("--")}, parameters
+    names = (name for parameter in parameters for name in (*parameter.opts, *parameter.secondary_opts))
+    return {name for name in names if name.startswith("--")}, parameters
 
 
 @pytest.mark.parametrize("command", COMMANDS)

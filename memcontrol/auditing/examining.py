@@ -30,7 +30,7 @@ from memcontrol.data.notes import counted
 from memcontrol.encoders import Encoder
 from memcontrol.errors import RunError
 from memcontrol.score.features import encoded
-from memcontrol.study.processes import worker_devices
+from memcontrol.study.placement import worker_devices
 
 VERSIONED = ("memcontrol", "torch", "diffusers", "numpy")
 HISTOGRAM_STREAM = 403

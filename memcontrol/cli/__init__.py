@@ -7,7 +7,7 @@ import signal
 
 import typer
 
-from memcontrol.cli import audit, compare, confirm, finetune, masks, search, transfer
+from memcontrol.cli import audit, compare, confirm, doctor, finetune, masks, report, schema, search, status, transfer
 
 app = typer.Typer(
     name="memcontrol",
@@ -28,7 +28,9 @@ def main_options() -> None:
 
 # In the order of --help.
 app.command()(search.search)
+app.command()(status.status)
 app.command()(confirm.confirm)
+app.command()(report.report)
 app.command()(masks.inspect)
 app.command()(masks.export)
 app.command("import")(masks.import_)
@@ -36,6 +38,8 @@ app.command()(finetune.finetune)
 app.command()(transfer.transfer)
 app.command()(compare.compare)
 app.command()(audit.audit)
+app.command()(doctor.doctor)
+app.command()(schema.schema)
 
 
 def main() -> None:

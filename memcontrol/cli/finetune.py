@@ -175,7 +175,8 @@ def _run_finetune(mask_file: Path, settings: FinetuneConfig, out: Path, *, overw
         looked.append(True)
         on_note(f"look at step {look.step:,}: {found}")
 
-    with step_progress(console, settings.resolved(mask).tuning.steps) as show:
+    tuning = settings.resolved(mask).tuning
+    with step_progress(console, tuning.stop or tuning.steps) as show:
 
         def on_step(step: Step) -> None:
             done.append(step.number)

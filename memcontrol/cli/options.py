@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -14,6 +14,7 @@ from rich.console import Console
 
 from memcontrol.config import RunConfig, Settings, first_problem
 from memcontrol.errors import MemControlError
+from memcontrol.terms import DATA, MODELS
 
 DEFAULTS = RunConfig()
 SEARCH_OPTIONS = {
@@ -28,22 +29,48 @@ SEARCH_OPTIONS = {
 Chosen = TypeVar("Chosen", bound=Settings)
 
 
-def option(text: str, default: object = None, *, panel: str | None = None) -> Any:
+def starting(names: Iterable[str]) -> Callable[[str], list[str]]:
+    """What completes a text to one of these names; typer asks for an argument of this name."""
+    return lambda incomplete: [name for name in names if name.startswith(incomplete)]
+
+
+def starting_spaces(incomplete: str) -> list[str]:
+    """The shipped search spaces whose names begin so."""
+    from memcontrol.space import space_names
+
+    return starting(space_names())(incomplete)
+
+
+def option(
+    text: str,
+    default: object = None,
+    *,
+    panel: str | None = None,
+    complete: Callable[[str], list[str]] | None = None,
+) -> Any:
     """An option whose default, shown in help alone, comes from the configuration.
 
     Args:
         panel: of the help, where it stands apart from others.
+        complete: what the shell offers for the text typed so far; where that is nothing, the shell offers files.
     """
     shown = False if default is None else str(default)
-    return typer.Option(help=text, show_default=shown, rich_help_panel=panel)
+    return typer.Option(help=text, show_default=shown, rich_help_panel=panel, autocompletion=complete)
 
 
 _data = DEFAULTS.data
 Data = Annotated[
-    str | None, option("brain, faces, digits, a folder, a CSV, XLSX or .npz file, or hf:NAME.", _data.source)
+    str | None,
+    option(
+        "brain, faces, digits, a folder, a CSV, XLSX or .npz file, or hf:NAME.", _data.source, complete=starting(DATA)
+    ),
 ]
-Model = Annotated[str | None, option("tiny, tiny-sd, a pipeline folder, or a hub id.", DEFAULTS.model)]
-Space = Annotated[str | None, option("A shipped search space, or a YAML file.", DEFAULTS.space)]
+Model = Annotated[
+    str | None, option("tiny, tiny-sd, a pipeline folder, or a hub id.", DEFAULTS.model, complete=starting(MODELS))
+]
+Space = Annotated[
+    str | None, option("A shipped search space, or a YAML file.", DEFAULTS.space, complete=starting_spaces)
+]
 Seed = Annotated[int | None, option("Of the training set's draw, of training and of sampling.", DEFAULTS.seed)]
 Steps = Annotated[int | None, option("Optimizer steps.", DEFAULTS.tuning.steps)]
 Batch = Annotated[int | None, option("Images in a step.", DEFAULTS.tuning.batch)]
@@ -71,6 +98,10 @@ ConfirmMeasures = Annotated[
     str | None, option("Scored besides the objectives when confirming.", "the objectives on another encoder")
 ]
 Images = Annotated[int | None, option("Images sampled for each candidate.", DEFAULTS.sampling.images)]
+Rungs = Annotated[
+    str | None,
+    option("SHARE:IMAGES,... where a candidate that is behind the others stops, such as 0.25:64; or none.", "none"),
+]
 Sampler = Annotated[str | None, option("auto, gp, tpe, nsga2 or random.", DEFAULTS.search.sampler)]
 Out = Annotated[Path | None, option("Run folder; the same one resumes.", "runs/DATA-MODEL-SPACE")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]

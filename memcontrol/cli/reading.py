@@ -30,20 +30,30 @@ OPTIONS: Mapping[str, Any] = {
 }
 
 
-def with_reading_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with these options in place of its keyword `reading`, a `Reading` of what they were given."""
+def with_options(command: Callable[..., None], keyword: str, options: Mapping[str, Any]) -> Callable[..., None]:
+    """The command with these options in place of one keyword: a mapping of what they were given.
+
+    Args:
+        options: by name, each an annotated type whose default is None.
+    """
     own = inspect.signature(command, eval_str=True)
-    kept = [parameter for parameter in own.parameters.values() if parameter.name != "reading"]
+    kept = [parameter for parameter in own.parameters.values() if parameter.name != keyword]
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    added = [inspect.Parameter(name, kind, default=None, annotation=given) for name, given in OPTIONS.items()]
+    added = [inspect.Parameter(name, kind, default=None, annotation=given) for name, given in options.items()]
+    places = sum(parameter.kind is not inspect.Parameter.KEYWORD_ONLY for parameter in kept)
 
     @functools.wraps(command)
     def taking(**given: Any) -> None:
-        reading = {name: given.pop(name) for name in OPTIONS}
-        command(**given, reading=reading)
+        taken = {name: given.pop(name) for name in options}
+        command(**given, **{keyword: taken})
 
     # What typer reads to make the options.
-    parameters = [*kept, *added]
+    parameters = [*kept[:places], *added, *kept[places:]]
     taking.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     taking.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return taking
+
+
+def with_reading_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with these options in place of its keyword `reading`, a `Reading` of what they were given."""
+    return with_options(command, "reading", OPTIONS)

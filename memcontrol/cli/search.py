@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -24,6 +25,7 @@ from memcontrol.cli.options import (
     Objectives,
     Out,
     Rates,
+    Rungs,
     Sampler,
     Seed,
     Space,
@@ -35,10 +37,16 @@ from memcontrol.cli.options import (
 )
 from memcontrol.cli.planning import DryRun, Tflops, print_plan, refuse_without_dry_run
 from memcontrol.cli.reading import Reading, with_reading_options
+from memcontrol.cli.sharing import Sharing, cluster_of, execution_of, with_sharing_options
 from memcontrol.config import RunConfig, load_config
 from memcontrol.errors import MemControlError
 
+if TYPE_CHECKING:
+    from memcontrol.study.cluster import Cluster
+    from memcontrol.study.execution import Execution
 
+
+@with_sharing_options
 @with_reading_options
 def search(
     data: Data = None,
@@ -53,6 +61,7 @@ def search(
     batch: Batch = None,
     images: Images = None,
     sampler: Sampler = None,
+    rungs: Rungs = None,
     seed: Seed = None,
     confirm: Confirm = None,
     confirm_trainings: ConfirmTrainings = None,
@@ -65,6 +74,7 @@ def search(
     as_json: AsJson = False,
     *,
     reading: Reading,
+    sharing: Sharing,
 ) -> None:
     """Search for masks: fine-tune many for a short time, score them, and train the Pareto front again to confirm it.
 
@@ -88,7 +98,7 @@ def search(
                 "tuning": {"steps": steps, "batch": batch},
                 "sampling": {"images": images},
                 "scoring": {"objectives": objectives, "encoder_weights": weights or None},
-                "search": {"budget": budget, "sampler": sampler},
+                "search": {"budget": budget, "sampler": sampler, "rungs": rungs},
                 "confirm": {"seeds": confirm, "trainings": confirm_trainings, "measures": confirm_measures},
             },
         )
@@ -99,7 +109,8 @@ def search(
             count = worker_count(workers)
             print_plan(lambda: plan_search(settings, out, workers=count, tflops=tflops), as_json=as_json)
             return
-        _run_search(settings, out, worker_count(workers), as_json)
+        shared = (execution_of(sharing), cluster_of(sharing))
+        _run_search(settings, out, worker_count(workers), as_json, *shared)
 
 
 def worker_count(text: str) -> int | None:
@@ -115,7 +126,14 @@ def worker_count(text: str) -> int | None:
     return int(text)
 
 
-def _run_search(settings: RunConfig, out: Path | None, workers: int | None, as_json: bool) -> None:
+def _run_search(
+    settings: RunConfig,
+    out: Path | None,
+    workers: int | None,
+    as_json: bool,
+    execution: Execution,
+    cluster: Cluster | None,
+) -> None:
     from memcontrol.cli.confirm import confirmation_lines, print_confirmed, run_confirm
     from memcontrol.report import write_report
     from memcontrol.report.closing import closing_json, closing_sentences, closing_table
@@ -125,13 +143,14 @@ def _run_search(settings: RunConfig, out: Path | None, workers: int | None, as_j
     from memcontrol.study.search import default_folder, search
 
     check_scoring(settings.confirm.measures or (), settings.scoring)
-    console, folder = Console(), RunFolder(out or default_folder(settings))
+    console, folder = Console(), RunFolder(out or default_folder(settings, execution))
+    searching = partial(search, settings, folder.path, workers=workers, execution=execution, cluster=cluster)
     try:
         if as_json:
-            result = search(settings, folder.path, workers=workers, listener=JsonLines(sys.stdout))
+            result = searching(listener=JsonLines(sys.stdout))
         else:
             with LiveView(settings, folder, console) as view:
-                result = search(settings, folder.path, workers=workers, listener=view)
+                result = searching(listener=view)
     except KeyboardInterrupt:
         if folder.front.exists():
             write_report(folder)
@@ -143,11 +162,15 @@ def _run_search(settings: RunConfig, out: Path | None, workers: int | None, as_j
             console.print(sentence, highlight=False)
         if result.exhausted:
             console.print("The space is exhausted: every candidate in it has been tried.")
-    if settings.confirm.seeds and any(member["learning_rate"] for member in result.front["front"]):
+    confirms = settings.confirm.seeds and any(member["learning_rate"] for member in result.front["front"])
+    if confirms and not execution.shared:
         listener = JsonLines(sys.stdout) if as_json else confirmation_lines(folder, console)
         run_confirm(folder, workers=workers, listener=listener)
     if as_json:
         sys.stdout.write(json.dumps({"event": "result"} | closing_json(folder.read_front(), folder)) + "\n")
         return
+    if confirms and execution.shared:
+        text = f"Other hosts end here too, so that none confirms: on one of them, memcontrol confirm {folder.path}"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
     print_confirmed(folder, console)
     console.print(f"Written to {folder.path}", markup=False, highlight=False, soft_wrap=True)

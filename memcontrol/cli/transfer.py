@@ -20,10 +20,12 @@ from memcontrol.cli.options import (
     configured,
     exit_codes,
     option,
+    starting,
 )
 from memcontrol.cli.planning import DryRun, Tflops, print_plan, refuse_without_dry_run
 from memcontrol.cli.reading import Reading, with_reading_options
 from memcontrol.cli.search import worker_count
+from memcontrol.terms import DATA
 
 if TYPE_CHECKING:
     from memcontrol.transferring.config import TransferConfig
@@ -35,7 +37,12 @@ TRANSFER_OPTIONS = {"data.source": "--data", "rates": "--rate", "masks": "--mask
 def transfer(
     mask: Annotated[list[str] | None, option("A mask's JSON file, or a search's folder; may be repeated.")] = None,
     data: Annotated[
-        str | None, option("The target: brain, faces, digits, a folder, a CSV, XLSX or .npz file, or hf:NAME.", "faces")
+        str | None,
+        option(
+            "The target: brain, faces, digits, a folder, a CSV, XLSX or .npz file, or hf:NAME.",
+            "faces",
+            complete=starting(DATA),
+        ),
     ] = None,
     model: Model = None,
     target_mask: Annotated[

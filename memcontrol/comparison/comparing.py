@@ -17,11 +17,13 @@ from memcontrol.comparison.ledger import CellLedger
 from memcontrol.comparison.methods import METHODS
 from memcontrol.comparison.results import ComparisonFolder, Told, document_of, shown_columns, write_results
 from memcontrol.comparison.worker import CellOrder, CellWorker, run_cell_worker
+from memcontrol.config import flattened
 from memcontrol.run import RunFolder, write_atomically
 from memcontrol.study.events import Event, Finished, Listener, Note
-from memcontrol.study.processes import run_processes, worker_devices
+from memcontrol.study.placement import worker_devices
+from memcontrol.study.processes import run_processes
 from memcontrol.study.shared import sole_launch
-from memcontrol.study.trial import Laboratory, flattened
+from memcontrol.study.trial import Laboratory
 
 SHARED = ("data", "model", "tuning", "sampling", "scoring")
 """Sections that must be the same for rows and seeds to be added to a comparison."""

@@ -88,10 +88,15 @@ def _rate(name: str, text: str) -> float:
 
 
 Read = TypeVar("Read", bound=Settings)
-Listed = Annotated[tuple[str, ...], BeforeValidator(listed)]
-Mitigations = Annotated[tuple[str, ...], BeforeValidator(listed_mitigations), Field(min_length=1)]
+Texts = str | tuple[str, ...]
+Listed = Annotated[tuple[str, ...], BeforeValidator(listed, json_schema_input_type=Texts)]
+Mitigations = Annotated[
+    tuple[str, ...], BeforeValidator(listed_mitigations, json_schema_input_type=Texts), Field(min_length=1)
+]
 Seeds = Annotated[
-    tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(listed_seeds), Field(min_length=1, validate_default=True)
+    tuple[Annotated[int, Field(ge=0)], ...],
+    BeforeValidator(listed_seeds, json_schema_input_type=int | str | tuple[int | str, ...]),
+    Field(min_length=1, validate_default=True),
 ]
 
 
@@ -136,7 +141,9 @@ class RowsConfig(Settings):
 
     data: DataConfig = DataConfig()
     model: str = "tiny"
-    rates: Annotated[dict[str, Rate], BeforeValidator(chosen_rates)] = Field(default_factory=dict)
+    rates: Annotated[dict[str, Rate], BeforeValidator(chosen_rates, json_schema_input_type=dict[str, Rate] | Texts)] = (
+        Field(default_factory=dict)
+    )
     seeds: Seeds = (5, 6, 7)
     tuning: TuningConfig = TuningConfig()
     sampling: SamplingConfig = SamplingConfig()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import optuna
 from optuna.samplers import RandomSampler
@@ -98,16 +99,14 @@ class CellLedger(SharedStudy):
 
         What an earlier launch left running is released, and what failed then is tried again.
         """
+        self.release_running()
         with self.lock:
-            for trial in self.trials():
-                if trial.state == TrialState.RUNNING:
-                    self.study.tell(trial.number, state=TrialState.FAIL)
             latest = self.latest()
             settled = (TrialState.COMPLETE, TrialState.WAITING)
             for name, seed in self.keys:
                 known = latest.get((name, seed))
                 if known is None or known.state not in settled:
-                    self.study.enqueue_trial({}, user_attrs={"cell": name, "seed": seed})
+                    self.queue({}, {}, {"cell": name, "seed": seed})
             return sum(trial.state == TrialState.COMPLETE for trial in latest.values())
 
     def claim(self) -> CellWork | None:
@@ -116,27 +115,30 @@ class CellLedger(SharedStudy):
         Raises:
             RunError: every training so far failed.
         """
+        return self.database.patiently(self._claim)
+
+    def _claim(self) -> CellWork | None:
         with self.lock:
+            self.recover()
             latest = self.latest().values()
             failed = [trial for trial in latest if trial.state == TrialState.FAIL and not was_interrupted(trial)]
             if len(failed) >= HOPELESS and not any(trial.state == TrialState.COMPLETE for trial in latest):
                 raise RunError(f"{len(failed)} trainings failed, the last because: {failed[-1].user_attrs['error']}")
-            while any(trial.state == TrialState.WAITING for trial in self.trials()):
-                trial = self.study.ask()
+            while (trial := self.take()) is not None:
                 key = _key(trial.user_attrs)
                 if key in self.keys:
                     return CellWork(*key, trial)
                 self.study.tell(trial, state=TrialState.FAIL)  # of an earlier command, which asked for more
         return None
 
-    def latest(self) -> dict[Key, FrozenTrial]:
-        """What became of each row and seed that was ever queued: where it completed, that, else its last trial."""
-        found: dict[Key, FrozenTrial] = {}
-        for trial in self.trials():
-            key = _key(trial.user_attrs)
-            if key in self.keys and not (key in found and found[key].state == TrialState.COMPLETE):
-                found[key] = trial
-        return found
+    def work_of(self, trial: FrozenTrial) -> Key | None:
+        """The row and seed, of those that are asked for."""
+        key = _key(trial.user_attrs)
+        return key if key in self.keys else None
+
+    def kept_attributes(self, trial: FrozenTrial) -> dict[str, Any]:
+        """Row and seed."""
+        return {name: trial.user_attrs[name] for name in ("cell", "seed")}
 
     def completed(self, cell: str) -> dict[int, FrozenTrial]:
         """Seed -> training of every seed that a row ever completed here, whether it is asked for now or not."""

@@ -57,6 +57,7 @@ class Recipe:
         space: of a method; None for the untuned model and for a mask.
         mask: of a mask file.
         steps: optimizer steps, where they are not those of every row.
+        stop: steps after which training breaks off, as a checkpoint's did.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Recipe:
     space: SearchSpace | None = None
     mask: Mask | None = None
     steps: int | None = None
+    stop: int | None = None
 
     @classmethod
     def of_method(cls, name: str, rate: float | None = None) -> Recipe:
@@ -87,7 +89,8 @@ class Recipe:
         """Hash of what decides its scores besides a run's settings."""
         mask = None if self.mask is None else [[g.method, g.parameters, dict(g.settings)] for g in self.mask.trained]
         parts = [self.rate, None if self.space is None else self.space.sha256, mask]
-        return fingerprint(parts if self.steps is None else [*parts, self.steps])
+        own = [*parts, *([] if self.steps is None else [self.steps])]
+        return fingerprint(own if self.stop is None else [*own, "stop", self.stop])
 
     def groups(self, unet: nn.Module) -> tuple[ParameterGroup, ...]:
         """The groups that train; none for the untuned model.

@@ -117,9 +117,10 @@ class CellWorker:
     def _score(self, work: CellWork, laboratory: Laboratory) -> None:
         began, name = time.monotonic(), f"{work.cell}, seed {work.seed}"
         try:
-            evaluation, numel = self._evaluated(work, laboratory, name)
-            picture = beside_training(evaluation.images, laboratory)
-            self.folder.write_picture(self.folder.samples(work.number), picture)
+            with self.ledger.working_on(work):
+                evaluation, numel = self._evaluated(work, laboratory, name)
+                picture = beside_training(evaluation.images, laboratory)
+                self.folder.write_picture(self.folder.samples(work.number), picture)
         except KeyboardInterrupt:
             self.ledger.abandon(work)
             raise
@@ -140,5 +141,7 @@ class CellWorker:
         groups = cell.recipe.groups(laboratory.frozen.unet)
         steps = cell.recipe.steps or laboratory.config.tuning.steps
         told = self.teller.progress(name)
-        evaluation = laboratory.evaluate(groups, cell.recipe.rate, steps, told, mitigations=cell.plan)
+        evaluation = laboratory.evaluate(
+            groups, cell.recipe.rate, steps, told, mitigations=cell.plan, stop=cell.recipe.stop
+        )
         return evaluation, sum(group.numel for group in groups)

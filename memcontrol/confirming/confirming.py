@@ -11,7 +11,7 @@ from memcontrol.cache import Cache, default_cache_folder
 from memcontrol.comparison.comparing import ignore, prepared_devices, told_of, train_cells
 from memcontrol.comparison.results import ComparisonFolder, write_results
 from memcontrol.comparison.worker import CellOrder
-from memcontrol.config import ConfirmConfig, RunConfig, load_config
+from memcontrol.config import ConfirmConfig, RunConfig, flattened, load_config
 from memcontrol.confirming.document import write_confirmed
 from memcontrol.confirming.rows import Chosen, chosen_rows
 from memcontrol.confirming.settings import Fresh, check_fresh, fresh_seeds, judged_on, other_measures
@@ -23,7 +23,7 @@ from memcontrol.score.assembling import check_scoring
 from memcontrol.study.confirmed import read_confirmation
 from memcontrol.study.events import Listener
 from memcontrol.study.shared import sole_launch
-from memcontrol.study.trial import Laboratory, drawn_dataset, flattened
+from memcontrol.study.trial import Laboratory, drawn_dataset
 
 SHARED = {"data", "model", "tuning", "sampling", "scoring"}
 """Sections that must be the same for rows and seeds to be added to a confirmation."""

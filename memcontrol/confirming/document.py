@@ -80,7 +80,7 @@ def _row(row: Again, ledger: CellLedger, laboratory: Laboratory, folder: RunFold
         "bits": None if recipe.mask is None else _bits(row),
         "mask": None if recipe.mask is None else _mask_path(row, folder).relative_to(folder.path).as_posix(),
         "learning_rate": recipe.rate,
-        "steps": laboratory.config.tuning.steps,
+        "steps": recipe.stop or laboratory.config.tuning.steps,
         "mitigations": list(row.cell.mitigations),
         "numel": numel,
         "seeds": list(done),

@@ -121,7 +121,10 @@ def _member(member: Content, folder: RunFolder, config: RunConfig) -> Again:
     mask = Mask.from_pretrained(folder.path / member["mask"])
     settings = mask.provenance.get("settings", {})
     mitigations = tuple(settings.get("mitigations", config.mitigations))
-    return Again(FRONT, Cell(Recipe.of_mask(folder.mask(member["trial"]).stem, mask), mitigations), member)
+    # A checkpoint is trained as it was: broken off inside the schedule of a whole candidate.
+    at = member["steps"] if "of" in member else None
+    recipe = replace(Recipe.of_mask(folder.mask(member["trial"], at).stem, mask), stop=at)
+    return Again(FRONT, Cell(recipe, mitigations), member)
 
 
 def _twin(row: Again, seed: int) -> tuple[Again, tuple[str, ...]]:
@@ -131,6 +134,7 @@ def _twin(row: Again, seed: int) -> tuple[Again, tuple[str, ...]]:
         raise MaskError(f"{row.name} is no mask, and has no random mask of its size")
     (twin,) = random_twins(mask, 1, seed=seed)
     recipe = Recipe.of_mask(f"{row.name}-random", replace(twin, name=f"{row.name}-random"))
+    recipe = replace(recipe, stop=row.cell.recipe.stop)
     return Again(RANDOM, replace(row.cell, recipe=recipe), row.member), size_notes(row.name, mask, [twin])
 
 

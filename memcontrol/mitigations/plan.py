@@ -141,7 +141,13 @@ class MitigationPlan:
             if state is not None:
                 state.add("early stopping", watch)
             steps = watch.steps(steps)
-        yield from steps
+        if config.stop is None:
+            yield from steps
+            return
+        for step in steps:
+            yield step
+            if step.number >= config.stop:
+                return
 
     def sampler(
         self, frozen: FrozenPipeline, dataset: Dataset, config: SamplingConfig, *, seed: int

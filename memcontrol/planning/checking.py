@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from memcontrol.cache import existing
 from memcontrol.config import DataConfig, ScoringConfig
 from memcontrol.errors import DataError, MemControlError, ModelError, RunError
 from memcontrol.measures import MEASURES
@@ -185,8 +186,6 @@ def check_writable(out: Path) -> None:
     Raises:
         RunError: something else is there, or it cannot be written.
     """
-    from memcontrol.planning.machine import existing
-
     place = existing(out)
     if not place.is_dir() or not os.access(place, os.W_OK):
         what = "is not a folder" if not place.is_dir() else "cannot be written"

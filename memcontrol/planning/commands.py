@@ -102,12 +102,13 @@ def plan_finetune(
     """
     resolved = settings.resolved(mask)
     tuning, monitor = resolved.tuning, resolved.monitor
-    looks = tuning.steps // monitor.every if monitor.every else 0
+    steps = tuning.stop or tuning.steps
+    looks = steps // monitor.every if monitor.every else 0
     config = _finetune_run(resolved, mask)
 
     def trainings(outline: PipelineOutline) -> list[Training]:
         mask.check(outline.unet)
-        return [Training("fine-tuning", _masked(mask), 1, tuning.steps, looks)]
+        return [Training("fine-tuning", _masked(mask), 1, steps, looks)]
 
     asked = {"mask": mask.name, "steps": tuning.steps, "batch": tuning.batch, "seed": resolved.seed}
     return planned(

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from memcontrol.study.processes import usable_cores
+from memcontrol.study.placement import usable_cores
 
 ATTAINED = 0.5
 """Share of the rate of a large matrix product that networks are taken to reach."""
@@ -99,15 +96,3 @@ def matmul_tflops(device: str, *, rows: int, width: int, dtype: str = "float32",
     finally:
         torch.set_num_threads(threads)
     return 2 * rows * width * width / sorted(taken)[len(taken) // 2] / FLOPS_PER_TFLOP
-
-
-def free_disk(path: Path) -> int:
-    """Free bytes where `path` is, or will be."""
-    return shutil.disk_usage(existing(path)).free
-
-
-def existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that exists."""
-    absolute = path.absolute()
-    # Unlike Path.exists, without an error below a folder that this user may not look into.
-    return next(place for place in (absolute, *absolute.parents) if os.path.exists(place))  # noqa: PTH110

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memcontrol.cache import default_cache_folder
+from memcontrol.cache import default_cache_folder, free_disk
 from memcontrol.config import RunConfig
 from memcontrol.planning.checking import (
     DECODED,
@@ -22,7 +22,7 @@ from memcontrol.planning.checking import (
 from memcontrol.planning.costs import NOTHING, Costs, Training, Written, needs
 from memcontrol.planning.counting import ImageCost, TrainingCost, image_cost, training_cost
 from memcontrol.planning.document import Need, Plan, Work
-from memcontrol.planning.machine import Machine, free_disk, look
+from memcontrol.planning.machine import Machine, look
 
 if TYPE_CHECKING:
     from memcontrol.pipeline.outline import PipelineOutline
@@ -60,7 +60,7 @@ class Request:
 
 def planned(request: Request) -> Plan:
     """The plan of a command, with every problem that keeps it from starting."""
-    from memcontrol.study.processes import worker_devices
+    from memcontrol.study.placement import worker_devices
 
     problems, config = Problems(), request.config
     for folder in (request.out, default_cache_folder()):

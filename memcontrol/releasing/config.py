@@ -75,16 +75,21 @@ class FinetuneConfig(Settings):
                 "model": self.model or _model(mask),
                 "learning_rate": self.learning_rate or mask.learning_rate,
                 "mitigations": mask_mitigations(mask) if self.mitigations is None else self.mitigations,
-                "tuning": _changed(mask_tuning(mask), self.tuning),
+                "tuning": self._tuning(mask),
                 "sampling": _changed(_read(SamplingConfig, known.get("sampling", {}), mask), self.sampling),
                 "scoring": _changed(_read(ScoringConfig, known.get("scoring", {}), mask), self.scoring),
             }
         )
 
+    def _tuning(self, mask: Mask) -> TuningConfig:
+        """The mask's settings with those that are given here; with other steps a checkpoint's stop is none of them."""
+        tuning, given = _changed(mask_tuning(mask), self.tuning), self.tuning.model_fields_set
+        return tuning.model_copy(update={"stop": None}) if "steps" in given and "stop" not in given else tuning
+
     @property
     def checkpoint_steps(self) -> int:
         """Optimizer steps between checkpoints; 0 for none."""
-        steps = self.tuning.steps
+        steps = self.tuning.stop or self.tuning.steps
         if self.checkpoint_every is None:
             return steps // CHECKPOINTS if steps >= WORTH_KEEPING else 0
         return self.checkpoint_every

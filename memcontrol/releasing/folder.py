@@ -12,7 +12,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from memcontrol.errors import RunError
+from memcontrol.errors import RunError, reason
 from memcontrol.mask import FILE_NAME, Mask
 from memcontrol.run import write_atomically
 
@@ -170,11 +170,6 @@ class ReleaseFolder:
             for name in listed
             if Path(name).name == name and name not in ("", RECORDS) and not name.startswith(".")
         )
-
-
-def reason(error: Exception) -> str:
-    """Why something could not be written or read, in a few words."""
-    return getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _visible(folder: Path) -> list[str]:

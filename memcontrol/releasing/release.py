@@ -14,12 +14,13 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from memcontrol.cache import Cache, default_cache_folder
-from memcontrol.config import DataConfig, TuningConfig
+from memcontrol.config import DataConfig, TuningConfig, flattened
 from memcontrol.data import load_dataset
 from memcontrol.data.identity import dataset_fingerprint
 from memcontrol.data.images import Dataset
 from memcontrol.errors import MaskError
 from memcontrol.finetuning import Step, check_division, training_batches
+from memcontrol.finetuning.checkpoints import Checkpoint
 from memcontrol.fingerprint import fingerprint
 from memcontrol.mask import Mask
 from memcontrol.mask_records import ModelIdentity
@@ -28,14 +29,12 @@ from memcontrol.mitigations.plan import MitigationPlan
 from memcontrol.monitoring import Monitor
 from memcontrol.monitoring.config import MonitorConfig
 from memcontrol.pipeline import FrozenPipeline, load_pipeline
-from memcontrol.releasing.checkpoints import Checkpoint
 from memcontrol.releasing.config import FinetuneConfig, all_given
 from memcontrol.releasing.curve import check_tracker, tracking
 from memcontrol.releasing.folder import ReleaseFolder
 from memcontrol.releasing.notes import data_note, mitigation_notes
 from memcontrol.releasing.saving import save as save_outcome
 from memcontrol.releasing.session import Session, Told, checked_processes
-from memcontrol.study.trial import flattened
 
 PATIENCE = timedelta(hours=6)
 """How long processes wait for the first one, which alone looks and saves."""

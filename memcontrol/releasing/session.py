@@ -14,11 +14,11 @@ from accelerate.utils import broadcast
 from memcontrol.data.images import Dataset
 from memcontrol.errors import MemControlError
 from memcontrol.finetuning import Step, TrainingBatches, TrainingState
+from memcontrol.finetuning.checkpoints import Checkpoint, Checkpoints
 from memcontrol.methods import Tuning
 from memcontrol.mitigations.plan import MitigationPlan
 from memcontrol.monitoring import Look, Monitor
 from memcontrol.pipeline import FrozenPipeline
-from memcontrol.releasing.checkpoints import Checkpoint, Checkpoints
 from memcontrol.releasing.config import FinetuneConfig
 from memcontrol.releasing.curve import LossCurve, start_tracker
 from memcontrol.releasing.folder import ReleaseFolder

@@ -2,7 +2,16 @@
 
 from memcontrol.score.assembling import check_scoring, finite, scorer_of
 from memcontrol.score.attacker import Attacker, ModelEvidence
-from memcontrol.score.naming import check_counts, direction, encoder_names, from_model, is_raw, parse_name, shortage
+from memcontrol.score.naming import (
+    check_counts,
+    direction,
+    encoder_names,
+    from_model,
+    is_fidelity,
+    is_raw,
+    parse_name,
+    shortage,
+)
 from memcontrol.score.objectives import RealImages, load_objective
 from memcontrol.score.real import raw_images, real_images
 from memcontrol.score.scorer import Scorer
@@ -20,6 +29,7 @@ __all__ = [
     "encoder_names",
     "finite",
     "from_model",
+    "is_fidelity",
     "is_raw",
     "load_objective",
     "minimised",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -83,6 +84,12 @@ class Attacker:
     def __call__(self, inference: AtInference | None = None) -> dict[str, Score]:
         """Every score, in the order of `names`; `inference` as in `evidence`."""
         return self.scores(self.evidence(inference))
+
+    def only(self, names: Sequence[str]) -> Attacker:
+        """An attacker for some of these scores, which shares what is calibrated."""
+        part = copy(self)
+        part.names = tuple(name for name in self.names if name in names)
+        return part
 
     def evidence(self, inference: AtInference | None = None) -> ModelEvidence:
         """Run the attacks that the scores need.

@@ -64,6 +64,11 @@ def from_model(name: str) -> bool:
     return ":" not in name and MEASURES[parse_name(name)[0]].family in FROM_MODEL
 
 
+def is_fidelity(name: str) -> bool:
+    """Whether a score compares generated images with held-out ones for fidelity: a distance, or a share of images."""
+    return ":" not in name and MEASURES[parse_name(name)[0]].family in FIDELITY
+
+
 def encoder_names(names: Collection[str]) -> list[str]:
     """The encoders that scores need, sorted."""
     return sorted({parse_name(name)[1] for name in names if ":" not in name and not from_model(name)})

@@ -88,6 +88,19 @@ class Scorer:
             scores[name] = found[MEASURES[measure].family, ending, encoder][base]
         return scores
 
+    def only(self, names: Sequence[str]) -> Scorer:
+        """A scorer of some of these scores, which shares what is known of the real images."""
+        part = Scorer(
+            self.real,
+            names,
+            self.encoders,
+            components=self.components,
+            permutations=self.permutations,
+            seed=self.seed,
+        )
+        part._features, part._references = self._features, self._references
+        return part
+
     def nearest_training(self, images: Pixels, encoder: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """For each image the position of its nearest training image and the cosine distance to it, `(N,)` each."""
         distances, positions = nearest(

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Annotated, Any, ClassVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from memcontrol.errors import MemControlError
 from memcontrol.measures import Better
+from memcontrol.space import validation_message
+
+Number = Annotated[float, Field(strict=True)]
+"""No text that reads as one."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +32,15 @@ class Score:
         note: what the number does not show, where that is not plain.
     """
 
-    value: float
-    low: float
-    high: float
-    n: int
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    value: Number
+    low: Number
+    high: Number
+    n: Annotated[int, Field(strict=True)]
     better: Better
-    p: float | None = None
-    null: tuple[float, float, float] | None = None
-    raw: float | None = None
+    p: Number | None = None
+    null: tuple[Number, Number, Number] | None = None
+    raw: Number | None = None
     note: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -46,7 +53,8 @@ class Score:
         """A score from what `to_json` gave.
 
         Raises:
-            MemControlError: a key that is missing or unknown, or a direction that is neither lower nor higher.
+            MemControlError: a key that is missing or unknown, a direction that is neither lower nor higher, or a value
+                of another type.
         """
         known, needed = {field.name for field in fields(cls)}, {"value", "low", "high", "n", "better"}
         if not needed <= set(content) <= known or content["better"] not in ("lower", "higher"):
@@ -54,8 +62,13 @@ class Score:
                 f"not a score: {dict(content)}; expected the keys {', '.join(sorted(needed))} "
                 f"(and at most {', '.join(sorted(known - needed))}), better being lower or higher"
             )
-        null = content.get("null")
-        return cls(**{**content, "null": None if null is None else tuple(null)})
+        try:
+            return _FILE.validate_python(dict(content))
+        except ValidationError as error:
+            raise MemControlError(f"not a score: {validation_message(error)}") from error
+
+
+_FILE = TypeAdapter(Score)
 
 
 def minimised(score: Score) -> float:

@@ -21,7 +21,7 @@ class Progress:
 class Finished:
     """A worker finished some work: `trial` is its number, None for a reference; `error` says why it failed, if it did.
 
-    `scores` holds a completed trial's objectives.
+    `scores` holds a completed trial's objectives, and `pruned` says where one ended that did not complete.
     """
 
     worker: int
@@ -30,6 +30,7 @@ class Finished:
     seconds: float
     error: str | None = None
     scores: dict[str, float] | None = None
+    pruned: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,32 +1,36 @@
 """The study that all workers share: who does what, exact budgets, and what came of it.
 
-Optuna's relational storage holds the trials. A file lock makes "how many are there, what comes next, mine" one act, so
-any number of workers run exactly the budget and never the same candidate twice.
+Optuna's relational storage holds the trials, and in a second study the references. A lock makes "how many are there,
+what comes next, mine" one act, so any number of workers run exactly the budget and never the same candidate twice.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from memcontrol.errors import RunError
 from memcontrol.run import RunFolder
-from memcontrol.score import direction
+from memcontrol.score import direction, is_fidelity, minimised
+from memcontrol.study.budget import BudgetStudy, all_params
 from memcontrol.study.candidate import Candidate
+from memcontrol.study.execution import Execution
 from memcontrol.study.proposals import Proposer, chosen_sampler
-from memcontrol.study.shared import SharedStudy, was_interrupted
-from memcontrol.study.trial import Laboratory
+from memcontrol.study.reference_study import ReferenceStudy, ReferenceWork
+from memcontrol.study.rungs import CHECKPOINTS, RUNGS, Floats, Judgement, Record, at_rung, records, undominated
+from memcontrol.study.shared import lost_before, was_interrupted
+from memcontrol.study.status import BUDGET, NAME, REFERENCES
+from memcontrol.study.storage import quiet
+from memcontrol.study.trial import Evaluation, Laboratory, Reached
 
-STUDY = "search"
-COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
-HOPELESS = 5
-"""So many failed trials with none completed end a search."""
+STUDY = NAME
 
 
 @dataclass(frozen=True)
@@ -42,44 +46,65 @@ class TrialWork:
         return self.trial.number
 
 
-class Ledger(SharedStudy):
-    """A run's study.
+class Ledger(BudgetStudy):
+    """A run's study, and that of its references.
 
     Args:
         identity: what must be the same for trials to be comparable; kept with the study.
+        judgement: of candidates at rungs.
+        execution: where the study is kept; in the run folder unless given.
 
     Raises:
         RunError: the folder's study has another identity (the message names the differences).
     """
 
-    def __init__(self, folder: RunFolder, proposer: Proposer, *, identity: Mapping[str, str], budget: int) -> None:
-        self.proposer, self.budget = proposer, budget
-        super().__init__(folder, STUDY, directions=proposer.directions, identity=identity)
+    def __init__(
+        self,
+        folder: RunFolder,
+        proposer: Proposer,
+        *,
+        identity: Mapping[str, str],
+        budget: int,
+        judgement: Judgement | None = None,
+        execution: Execution | None = None,
+    ) -> None:
+        self.proposer, self.budget, self.judgement = proposer, budget, judgement or Judgement()
+        name = (execution.study if execution else None) or STUDY
+        super().__init__(folder, name, directions=proposer.directions, identity=identity, execution=execution)
+        self.reference_study = ReferenceStudy(
+            folder, f"{name}-{REFERENCES}", directions=("minimize",), identity=identity, database=self.database
+        )
+        if not self.execution.shared:
+            self.reference_study.adopt(self._written_references())
 
     def release_stale(self) -> int:
-        """Fail the trials that an earlier launch left running, and forget references that failed; returns how many."""
-        stale = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
-        for trial in stale:
-            # Optuna takes no word of a waiting trial before someone asked for it; the first one waiting comes first.
-            number = self.study.ask().number if trial.state == TrialState.WAITING else trial.number
-            self.study.tell(number, state=TrialState.FAIL)
-        for claim in self.folder.references.glob("*.claim"):
-            claim.unlink()
-        for reference in self.folder.references.glob("*.json"):
-            if json.loads(reference.read_text())["error"]:
-                reference.unlink()
-        return len(stale)
+        """Give back the trials that an earlier launch left running, and forget references that failed.
 
-    def claim_reference(self, names: tuple[str, ...]) -> str | None:
+        A study that hosts share may have workers elsewhere: there, trials are lost when they are not heard of.
+
+        Returns:
+            how many trials were given back.
+        """
+        released = 0 if self.execution.shared else self.release_running()
+        if not self.execution.shared:
+            self.reference_study.release_running()
+        self.reference_study.forgive()
+        return released
+
+    def announce(self, objectives: Sequence[str]) -> None:
+        """Tell whoever looks at the study its budget, and what its values are."""
+
+        def told() -> None:
+            self.study.set_user_attr(BUDGET, self.budget)
+            with quiet():
+                self.study.set_metric_names(list(objectives))
+
+        self.database.patiently(told)
+
+    def claim_reference(self, names: tuple[str, ...]) -> ReferenceWork | None:
         """The first reference that nobody has scored or claimed."""
-        with self.lock:
-            self.folder.references.mkdir(exist_ok=True)
-            for name in names:
-                claim = self.folder.references / f"{name}.claim"
-                if not claim.exists() and not self._reference_path(name).exists():
-                    claim.touch()
-                    return name
-        return None
+        study = self.reference_study
+        return study.claim(names) if study.has_work(names) or study.recovery_due() else None
 
     def claim_trial(self) -> TrialWork | None:
         """A new trial, or None where the budget is claimed or the space exhausted.
@@ -87,47 +112,121 @@ class Ledger(SharedStudy):
         Raises:
             RunError: every trial so far failed.
         """
+        trial = self.claim()
+        return None if trial is None else TrialWork(self.proposer.candidate(trial.params), trial)
+
+    def proposed(self, history: Sequence[FrozenTrial], number: int) -> Mapping[str, Any] | None:
+        """Parameters of the next candidate; None where the space is exhausted."""
+        candidate = self.proposer.next(history, number)
+        return None if candidate is None else self.proposer.params(candidate)
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Optuna's view of the space."""
+        return self.proposer.distributions()
+
+    def work_of(self, trial: FrozenTrial) -> Hashable | None:
+        """The candidate; None of a trial that has not all parameters."""
+        return None if super().work_of(trial) is None else self.proposer.candidate(all_params(trial))
+
+    def judge(self, work: TrialWork, reached: Reached) -> tuple[Record, bool]:
+        """Keep what a trial scored at a rung, with whether it goes on; and whether no other dominates it there.
+
+        A known baseline always goes on. Others are all whose scores at this rung are there, interrupted ones left out:
+        their candidates come again.
+        """
+        return self.database.patiently(lambda: self._judged(work, reached))
+
+    def _judged(self, work: TrialWork, reached: Reached) -> tuple[Record, bool]:
+        own = list(reached.evaluation.scores.values())
         with self.lock:
+            others = self._at((reached.rung.share, reached.rung.images), but=work.number)
+            spared = work.candidate in self.proposer.space.baselines()
+            record = Record(
+                share=reached.rung.share,
+                images=reached.rung.images,
+                steps=reached.evaluation.steps,
+                of=reached.of,
+                values=tuple(score.value for score in own),
+                goes_on=spared or self.judgement.goes_on(own, others),
+            )
+            # Where the connection broke while this was written, it is written again.
+            known = [one for one in work.trial.user_attrs.get(RUNGS, []) if one["steps"] != record.steps]
+            work.trial.set_user_attr(RUNGS, [*known, asdict(record)])
+        return record, undominated([minimised(score) for score in own], others)
+
+    def _at(self, key: tuple[float, int], *, but: int) -> Floats:
+        """`(N, M)` objectives, to be minimised, of all trials but one that reached a rung."""
+        known = [records(t.user_attrs) for t in self.trials() if t.number != but and not was_interrupted(t)]
+        signs = self.proposer.signs
+        return np.array([record.values for record in at_rung(known, key)]).reshape(-1, len(signs)) * signs
+
+    def keep(self, work: TrialWork, evaluation: Evaluation, of: int) -> None:
+        """Keep a checkpoint of a trial that was scored as a whole one."""
+        scores = {name: score.to_json() for name, score in evaluation.scores.items()}
+        kept = {"steps": evaluation.steps, "of": of, "scores": scores}
+
+        def keep() -> None:
+            known = [one for one in work.trial.user_attrs.get(CHECKPOINTS, []) if one["steps"] != evaluation.steps]
+            work.trial.set_user_attr(CHECKPOINTS, [*known, kept])
+
+        self.database.patiently(keep)
+
+    def inherit(self, work: TrialWork, step: int) -> None:
+        """Take over what the trial in whose place this one came scored at rungs, up to the step at which it goes on."""
+
+        def inherited() -> None:
             trials = self.trials()
-            failed = [trial for trial in trials if trial.state == TrialState.FAIL and not was_interrupted(trial)]
-            if len(failed) >= HOPELESS and len(failed) >= len(self.counted(trials)):
-                raise RunError(f"{len(failed)} trials failed, the last because: {failed[-1].user_attrs['error']}")
-            if len(self.counted(trials)) + len(_running(trials)) >= self.budget:
-                return None
-            candidate = self.proposer.next([t for t in trials if not was_interrupted(t)], len(trials))
-            if candidate is None:
-                return None
-            self.study.enqueue_trial(self.proposer.params(candidate))
-            return TrialWork(candidate, self.study.ask(self.proposer.distributions()))
+            for number in lost_before(trials[work.number])[-1:]:
+                for name in (RUNGS, CHECKPOINTS):
+                    known = [one for one in trials[number].user_attrs.get(name, []) if one["steps"] < step]
+                    if known:
+                        work.trial.set_user_attr(name, known)
+
+        self.database.patiently(inherited)
+
+    def prune(self, work: TrialWork, extra: Mapping[str, Any]) -> bool:
+        """Record that a trial ended at its last rung, which uses the budget; returns whether that counts."""
+        return self.end(work, extra, state=TrialState.PRUNED)
 
     def others_running(self) -> bool:
-        """Whether some trial is unfinished, so that its failure could free a place in the budget."""
-        return bool(_running(self.trials()))
+        """Whether a trial or a reference is unfinished, so that its failure could leave something to do."""
+        return super().others_running() or self.reference_study.others_running()
 
-    def write_reference(self, name: str, points: list[dict[str, Any]], error: str | None = None) -> None:
-        """Record a reference's points, or why it failed."""
-        self.folder.write_json(self._reference_path(name), {"name": name, "points": points, "error": error})
-        (self.folder.references / f"{name}.claim").unlink(missing_ok=True)
+    def write_reference(
+        self, work: ReferenceWork, points: list[dict[str, Any]], seconds: float, error: str | None = None
+    ) -> bool:
+        """Record a reference's points, or why it failed; returns whether that counts."""
+        counts = self.reference_study.write(work, points, seconds, error)
+        if counts:
+            self._write_file(work.name, points, error)
+        return counts
 
     def references(self) -> dict[str, list[dict[str, Any]]]:
         """Every scored reference: its name, and its points."""
+        return self.reference_study.points()
+
+    def write_references(self) -> None:
+        """Write a file for every scored reference that has none in this folder."""
+        for name, points in self.references().items():
+            if not self._reference_path(name).exists():
+                self._write_file(name, points, None)
+
+    def _write_file(self, name: str, points: list[dict[str, Any]], error: str | None) -> None:
+        self.folder.write_json(self._reference_path(name), {"name": name, "points": points, "error": error})
+
+    def _written_references(self) -> dict[str, list[dict[str, Any]]]:
         found = [json.loads(path.read_text()) for path in sorted(self.folder.references.glob("*.json"))]
         return {content["name"]: content["points"] for content in found if content["points"]}
-
-    def counted(self, trials: list[FrozenTrial] | None = None) -> list[FrozenTrial]:
-        """Trials that use the budget."""
-        return [trial for trial in (self.trials() if trials is None else trials) if trial.state in COUNTED]
 
     def _reference_path(self, name: str) -> Path:
         return self.folder.references / f"{name}.json"
 
 
-def _running(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    return [trial for trial in trials if trial.state == TrialState.RUNNING]
-
-
-def open_ledger(laboratory: Laboratory, folder: RunFolder) -> Ledger:
+def open_ledger(laboratory: Laboratory, folder: RunFolder, execution: Execution | None = None) -> Ledger:
     """The ledger of a run, made or joined.
+
+    Args:
+        execution: where the study is kept; in the run folder unless given.
 
     Raises:
         RunError: the folder's study was made with other settings.
@@ -140,5 +239,15 @@ def open_ledger(laboratory: Laboratory, folder: RunFolder) -> Ledger:
             "minimize" if direction(name) == "lower" else "maximize" for name in config.scoring.objectives
         ),
         seed=config.seed,
+        logarithmic=tuple(map(is_fidelity, config.scoring.objectives)),
     )
-    return Ledger(folder, proposer, identity=laboratory.identity, budget=config.search.budget)
+    settings = config.search
+    judgement = Judgement(settings.eta, settings.minimum, settings.margin)
+    return Ledger(
+        folder,
+        proposer,
+        identity=laboratory.identity,
+        budget=settings.budget,
+        judgement=judgement,
+        execution=execution,
+    )

@@ -1,20 +1,23 @@
-"""Local worker processes: one per device, watched, and stopped together."""
+"""Local worker processes: one per device, watched, replaced where they die, and stopped together."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import queue
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from typing import Any, Protocol
 
 from memcontrol.errors import MemControlError, RunError
-from memcontrol.study.events import Event, Listener
+from memcontrol.study.events import Event, Listener, Note
+from memcontrol.study.placement import environment_with, placed
+
+LOOK_S = 0.2
 
 
 class Work(Protocol):
@@ -29,47 +32,113 @@ class _Stopped:
     reason: str
 
 
-def worker_devices(count: int | None) -> list[str]:
-    """A device for each worker: one per GPU where there are GPUs, else one per core; `count` overrides how many."""
-    import torch  # here, so that a new process loads only what its work needs
+@dataclass
+class _Worker:
+    """A place for a process, and the process that has it.
 
-    gpus = torch.cuda.device_count()
-    wanted = count or gpus or usable_cores()
-    return [f"cuda:{i % gpus}" if gpus else "cpu" for i in range(wanted)]
+    Each has a pipe of its own: one that is killed while it speaks takes no other's voice.
+    """
+
+    number: int
+    device: str
+    process: Any
+    events: Any
+    replaced: int = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process has ended, and said all it had to say."""
+        if self.events is not None and not self.process.is_alive() and not self.events.poll():
+            self.hang_up()
+        return self.events is None and not self.process.is_alive()
+
+    def hang_up(self) -> None:
+        """Expect no more of the process."""
+        self.events.close()
+        self.events = None
+        self.process.join(timeout=20)
 
 
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def run_processes(work: Work, order: Any, devices: list[str], listener: Listener) -> None:
+def run_processes(
+    work: Work, order: Any, devices: list[str], listener: Listener, *, replacements: int | None = None
+) -> None:
     """Run `work(order, number, device, listener)` in a new process for each device, until all have ended.
 
+    Args:
+        replacements: how often a process that dies is replaced in each place, the others going on; None has all stop
+            where one dies.
+
     Raises:
-        RunError: a worker ended with an error. KeyboardInterrupt passes through once all workers have stopped.
+        RunError: a worker ended with an error, or died and was not replaced. KeyboardInterrupt passes through once all
+            workers have stopped.
     """
     context = multiprocessing.get_context("spawn")
-    events: Any = context.Queue()
-    processes = [
-        context.Process(target=_in_process, args=(work, order, number, device, events), daemon=True)
-        for number, device in enumerate(devices)
-    ]
+    workers: list[_Worker] = []
     try:
-        # A new process inherits the block, so that Ctrl-C does not end it with a traceback before it can ignore it.
-        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            for process in processes:
-                process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+        for number, device in enumerate(devices):
+            process, events = _started(context, work, order, number, device)
+            workers.append(_Worker(number, device, process, events))
         with _remembered_interrupts() as interrupted:
-            _watch(processes, events, listener, interrupted)
+            over: list[_Worker] = []
+            while len(over) < len(workers):
+                if interrupted.is_set():
+                    raise KeyboardInterrupt
+                _listen(workers, listener)
+                over = [worker for worker in workers if worker.ended]
+                for worker in [worker for worker in over if worker.process.exitcode]:
+                    if replacements is None:
+                        raise _died(worker)
+                    if worker.replaced < replacements:
+                        listener(Note(f"{_ending(worker)}: another takes its place"))
+                        worker.process, worker.events = _started(context, work, order, worker.number, worker.device)
+                        worker.replaced += 1
+                        over.remove(worker)
+            if all(worker.process.exitcode for worker in workers):
+                raise _died(workers[-1])
     finally:
-        _stop(processes)
+        _stop([worker.process for worker in workers])
 
 
-def _in_process(work: Work, order: Any, number: int, device: str, events: Any) -> None:
+def _started(context: Any, work: Work, order: Any, number: int, device: str) -> tuple[Any, Any]:
+    """A running process, and the end of a pipe where its events come out."""
+    events, voice = context.Pipe(duplex=False)
+    own, environment = placed(device, os.environ)
+    process = context.Process(target=_in_process, args=(work, order, number, own, voice), daemon=True)
+    # A new process inherits the block, so that Ctrl-C does not end it with a traceback before it can ignore it.
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with environment_with(environment):
+            process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+        voice.close()
+    return process, events
+
+
+def _listen(workers: list[_Worker], listener: Listener) -> None:
+    """Pass on what the workers say now."""
+    speaking = {worker.events: worker for worker in workers if worker.events is not None}
+    for events in wait(list(speaking), timeout=LOOK_S):
+        try:
+            event = speaking[events].events.recv()
+        except (EOFError, OSError):
+            # It has ended, or was killed in the middle of a sentence.
+            speaking[events].hang_up()
+            continue
+        if isinstance(event, _Stopped):
+            raise RunError(event.reason)
+        listener(event)
+
+
+def _ending(worker: _Worker) -> str:
+    return f"worker {worker.number} ended with exit code {worker.process.exitcode}"
+
+
+def _died(worker: _Worker) -> RunError:
+    return RunError(f"{_ending(worker)}; finished trials are kept: run the same command again to go on")
+
+
+def _in_process(work: Work, order: Any, number: int, device: str, voice: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launching process hears Ctrl-C and stops its workers
     launcher, told_to_stop = multiprocessing.parent_process(), threading.Event()
 
@@ -82,7 +151,10 @@ def _in_process(work: Work, order: Any, number: int, device: str, events: Any) -
         # launching process was killed, nobody would stop this one.
         if told_to_stop.is_set() or (launcher is not None and not launcher.is_alive()):
             raise KeyboardInterrupt
-        events.put(event)
+        try:
+            voice.send(event)
+        except OSError as error:
+            raise KeyboardInterrupt from error
 
     signal.signal(signal.SIGTERM, interrupt)
     sys.unraisablehook = _but_for_interrupts
@@ -90,9 +162,11 @@ def _in_process(work: Work, order: Any, number: int, device: str, events: Any) -
     try:
         work(order, number, device, tell)
     except MemControlError as error:
-        events.put(_Stopped(str(error)))
+        voice.send(_Stopped(str(error)))
     except KeyboardInterrupt:
-        events.cancel_join_thread()
+        pass
+    finally:
+        voice.close()
 
 
 @contextmanager
@@ -125,29 +199,6 @@ def _remembered_interrupts() -> Iterator[threading.Event]:
 def _but_for_interrupts(unraisable: sys.UnraisableHookArgs) -> None:
     if not isinstance(unraisable.exc_value, KeyboardInterrupt):
         sys.__unraisablehook__(unraisable)
-
-
-def _watch(processes: list[Any], events: Any, listener: Listener, interrupted: threading.Event) -> None:
-    while True:
-        if interrupted.is_set():
-            raise KeyboardInterrupt
-        alive = any(process.is_alive() for process in processes)
-        try:
-            event = events.get(timeout=0.2)
-        except queue.Empty:
-            # Where one died, the others would wait for ever for the trial that it was running.
-            if alive and not any(process.exitcode for process in processes):
-                continue
-            break
-        if isinstance(event, _Stopped):
-            raise RunError(event.reason)
-        listener(event)
-    for number, process in enumerate(processes):
-        if process.exitcode:
-            raise RunError(
-                f"worker {number} ended with exit code {process.exitcode}; finished trials are kept: "
-                "run the same command again to go on"
-            )
 
 
 def _stop(processes: list[Any]) -> None:

@@ -10,7 +10,7 @@ import copy
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import optuna
@@ -19,6 +19,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from memcontrol.study.candidate import Candidate, CandidateSpace
+from memcontrol.study.rungs import Floats, foreseen, records
 
 Direction = Literal["minimize", "maximize"]
 RATE = "learning_rate_index"
@@ -49,13 +50,29 @@ def _sampler(name: str, seed: int) -> BaseSampler:
         return optuna.samplers.RandomSampler(seed=seed)
 
 
+class _Shared(dict[str, BaseDistribution]):
+    """Distributions that a copy of a trial shares: Optuna copies every trial that it is given, and reads them alone."""
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        return self
+
+
 def _generations(history: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Copies that NSGA-II takes for its own: it reads no trial without a generation."""
+    """Copies that NSGA-II takes for its own, since it reads no trial without a generation; with what samplers read."""
     copies = [copy.copy(trial) for trial in history]
+    for trial in copies:
+        trial.user_attrs, trial.distributions = {}, _Shared(trial.distributions)
     complete = [trial for trial in copies if trial.state == TrialState.COMPLETE]
     for position, trial in enumerate(complete):
         trial.system_attrs = trial.system_attrs | {GENERATION: position // POPULATION}
     return copies
+
+
+def _completed(trial: FrozenTrial, values: Floats) -> FrozenTrial:
+    """A copy of a trial that ended with these values."""
+    found = copy.copy(trial)
+    found.state, found.values = TrialState.COMPLETE, values.tolist()
+    return found
 
 
 @dataclass(frozen=True)
@@ -65,12 +82,20 @@ class Proposer:
     Attributes:
         sampler: `gp`, `tpe`, `nsga2` or `random`.
         directions: `minimize` or `maximize` for each objective.
+        logarithmic: for each objective whether what pruned trials would have scored is foreseen in logarithms; none is
+            unless given.
     """
 
     space: CandidateSpace
     sampler: str
     directions: tuple[Direction, ...]
     seed: int
+    logarithmic: tuple[bool, ...] = ()
+
+    @property
+    def signs(self) -> Floats:
+        """`(M,)`: 1 for objectives that are minimised, -1 for the others."""
+        return np.array([1.0 if direction == "minimize" else -1.0 for direction in self.directions])
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """Optuna's view of the space: a switch for each group, the learning rate's grid index, and searched strengths.
@@ -124,10 +149,32 @@ class Proposer:
         entropy = np.random.SeedSequence([self.seed, 301, number, attempt])
         sampler = _sampler(self.sampler, int(entropy.generate_state(1)[0]))
         mirror = optuna.create_study(directions=self.directions, sampler=sampler)
-        mirror.add_trials(_generations([trial for trial in history if trial.state != TrialState.FAIL]))
+        mirror.add_trials(_generations(self._foreseen(history)))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return self.candidate(mirror.ask(self.distributions()).params)
+
+    def _foreseen(self, history: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+        """The trials that a sampler learns from: pruned ones with what they would have scored.
+
+        Optuna's Gaussian process reads completed trials only, and would propose neighbours of pruned ones again and
+        again; its TPE knows no order among pruned trials of several objectives.
+        """
+        kept = [trial for trial in history if trial.state != TrialState.FAIL]
+        known = {trial.number: {record.key: record for record in records(trial.user_attrs)} for trial in kept}
+        complete = [(known[trial.number], trial.values) for trial in kept if trial.state == TrialState.COMPLETE]
+        found = []
+        for trial in kept:
+            if trial.state != TrialState.PRUNED:
+                found.append(trial)
+                continue
+            last = records(trial.user_attrs)[-1]
+            pairs = [(np.array(own[last.key].values), np.array(values)) for own, values in complete if last.key in own]
+            scales = self.logarithmic or (False,) * len(self.directions)
+            values = foreseen(np.array(last.values), pairs, scales)
+            if values is not None:
+                found.append(_completed(trial, values))
+        return found
 
     def _changed(self, start: Candidate, seen: set[Candidate], number: int) -> Candidate:
         """An unseen candidate a short random walk away."""

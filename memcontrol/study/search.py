@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,15 @@ from optuna.trial import TrialState
 from memcontrol.cache import Cache, default_cache_folder
 from memcontrol.config import RunConfig, validated
 from memcontrol.run import RunFolder, write_atomically
+from memcontrol.study.artifacts import artifact_store
+from memcontrol.study.cluster import Cluster, run_on_cluster
 from memcontrol.study.events import Event, Finished, Listener, Note
+from memcontrol.study.execution import Execution
 from memcontrol.study.ledger import Ledger, open_ledger
-from memcontrol.study.processes import run_processes, worker_devices
+from memcontrol.study.placement import worker_devices
+from memcontrol.study.processes import run_processes
 from memcontrol.study.results import write_results, write_trials
-from memcontrol.study.shared import sole_launch
+from memcontrol.study.shared import RETRIES, sole_launch
 from memcontrol.study.trial import Laboratory
 from memcontrol.study.worker import Worker, WorkOrder, run_worker
 
@@ -38,8 +43,14 @@ class SearchResult:
     exhausted: bool
 
 
-def default_folder(config: RunConfig) -> Path:
-    """`runs/<data>-<model>-<space>`, then the mitigations' names, so that the same command resumes."""
+def default_folder(config: RunConfig, execution: Execution | None = None) -> Path:
+    """`runs/<data>-<model>-<space>`, then the mitigations' names, so that the same command resumes.
+
+    Args:
+        execution: whose study, where hosts share it, names the folder.
+    """
+    if execution is not None and execution.study is not None:
+        return Path("runs") / execution.study
     names = [Path(part).stem or "data" for part in (config.data.source, config.model, config.space)]
     return Path("runs") / "-".join([*names, *(text.partition(":")[0] for text in config.mitigations)])
 
@@ -58,6 +69,9 @@ def search(
     budget: int | None = None,
     seed: int | None = None,
     workers: int | None = None,
+    study: str | None = None,
+    execution: Execution | None = None,
+    cluster: Cluster | None = None,
     listener: Listener = ignore,
 ) -> SearchResult:
     """Run or resume a search to its total budget; its front stays unconfirmed until `memcontrol.confirm`.
@@ -68,6 +82,10 @@ def search(
         data, model, space, budget, seed: instead of the configuration's own `data.source`, `model`, `space`,
             `search.budget` and `seed`.
         workers: processes; None for one per GPU, or one per core where there is none.
+        study: its name in the storage that the environment variable `OPTUNA_STORAGE` names, which other hosts may work
+            on too; SQLite in the run folder unless given.
+        execution: how the study is worked through, where more than its name is to be said.
+        cluster: where workers are submitted to instead of being started here.
         listener: told what happens as it happens.
 
     Raises:
@@ -86,10 +104,14 @@ def search(
         torch.set_num_threads(1)
     cache = Cache(default_cache_folder())
     laboratory = Laboratory(config, cache=cache, device=devices[0])
-    folder = RunFolder(Path(out or default_folder(config)))
+    execution = execution or Execution(study)
+    folder = RunFolder(Path(out or default_folder(config, execution)))
     folder.prepare()
-    with sole_launch(folder, "search"):
-        return _search(laboratory, folder, devices, listener)
+    if execution.artifacts is not None:
+        artifact_store(execution.artifacts)
+    # Where hosts share a study, each writes what the study says; none is the only one.
+    with nullcontext() if execution.shared else sole_launch(folder, "search"):
+        return _search(laboratory, folder, devices, listener, execution, cluster)
 
 
 def _changed(config: RunConfig, sections: dict[str, dict[str, object]]) -> RunConfig:
@@ -105,9 +127,17 @@ def _changed(config: RunConfig, sections: dict[str, dict[str, object]]) -> RunCo
     return validated(content, where="search")
 
 
-def _search(laboratory: Laboratory, folder: RunFolder, devices: Sequence[str], listener: Listener) -> SearchResult:
-    ledger = open_ledger(laboratory, folder)
+def _search(
+    laboratory: Laboratory,
+    folder: RunFolder,
+    devices: Sequence[str],
+    listener: Listener,
+    execution: Execution,
+    cluster: Cluster | None,
+) -> SearchResult:
+    ledger = open_ledger(laboratory, folder, execution)
     ledger.release_stale()
+    ledger.announce(laboratory.config.scoring.objectives)
     write_atomically(folder.config, laboratory.config.to_yaml())
     for text in (*laboratory.notes, _plan(laboratory, ledger, len(devices))):
         listener(Note(text))
@@ -118,14 +148,19 @@ def _search(laboratory: Laboratory, folder: RunFolder, devices: Sequence[str], l
             write_trials(laboratory, ledger, folder)
 
     try:
-        if len(devices) == 1:
-            Worker(laboratory, folder, 0, watch).run()
+        order = WorkOrder(laboratory.config, folder.path, laboratory.frozen.cache.folder, execution)
+        if cluster is not None:
+            run_on_cluster(cluster, run_worker, order, len(devices), watch)
+        elif len(devices) == 1 and execution.trial_timeout_s is None:
+            Worker(laboratory, folder, 0, watch, execution).run()
         else:
-            order = WorkOrder(laboratory.config, folder.path, laboratory.frozen.cache.folder)
-            run_processes(run_worker, order, list(devices), watch)
+            run_processes(run_worker, order, list(devices), watch, replacements=RETRIES)
     finally:
+        ledger.write_references()
         front = write_results(laboratory, ledger, folder)
-    return SearchResult(folder, front, exhausted=len(ledger.counted()) < ledger.budget)
+        exhausted = len(ledger.counted()) < ledger.budget
+        ledger.database.rest()
+    return SearchResult(folder, front, exhausted)
 
 
 def _plan(laboratory: Laboratory, ledger: Ledger, workers: int) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from memcontrol.run import RunFolder
-from memcontrol.study.events import Finished, Listener, Progress
+from memcontrol.study.events import Finished, Listener, Note, Progress
 
 PROGRESS_EVERY_S = 0.5
 
@@ -44,6 +44,10 @@ class Teller:
 
         return tell
 
+    def said(self, work: str, text: str) -> None:
+        """Tell a sentence about a piece of work."""
+        self.listener(Note(f"{work} {text}"))
+
     def finished(
         self,
         work: str,
@@ -52,10 +56,10 @@ class Teller:
         error: str | None = None,
         *,
         scores: dict[str, float] | None = None,
+        pruned: str | None = None,
     ) -> None:
-        """Say that a piece of work ended, and why if it failed."""
+        """Say that a piece of work ended, why if it failed, and where if it was pruned."""
         seconds = round(time.monotonic() - began, 2)
-        self.folder.append_log(
-            {"time": time.time(), "worker": self.number, "work": work, "seconds": seconds, "error": error}
-        )
-        self.listener(Finished(self.number, work, trial, seconds, error, scores))
+        line = {"time": time.time(), "worker": self.number, "work": work, "seconds": seconds, "error": error}
+        self.folder.append_log(line | ({} if pruned is None else {"pruned": pruned}))
+        self.listener(Finished(self.number, work, trial, seconds, error, scores, pruned))

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 
 from memcontrol.cache import Cache
-from memcontrol.config import RunConfig
+from memcontrol.config import RunConfig, Rung, flattened
 from memcontrol.data import load_dataset
 from memcontrol.data.identity import dataset_fingerprint
 from memcontrol.data.images import Dataset, Pixels
+from memcontrol.errors import MemControlError
 from memcontrol.finetuning import Step, training_batches
+from memcontrol.finetuning.state import TrainingState
 from memcontrol.groups import ParameterGroup, parameter_groups
 from memcontrol.mask_records import ModelIdentity
 from memcontrol.methods import Resources, tuned
@@ -36,9 +39,11 @@ from memcontrol.score import (
     is_raw,
     real_images,
     scorer_of,
+    shortage,
 )
 from memcontrol.space import LogRange, SearchSpace, load_space
 from memcontrol.study.candidate import CandidateSpace, RateGrid
+from memcontrol.study.kept_training import KeptTraining
 
 OnStep = Callable[[str, int, int], None]
 """Called with a phase, the step done, and the number of steps."""
@@ -62,12 +67,24 @@ class Evaluation:
     seconds: float
 
 
-def flattened(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as one level of dotted names and text."""
-    flat: dict[str, str] = {}
-    for key, value in content.items():
-        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)}
-    return flat
+@dataclass(frozen=True)
+class Reached:
+    """A candidate at a rung.
+
+    Attributes:
+        of: steps of the whole training.
+        evaluation: its objectives by the rung's images.
+        whole: gives every score by all images, while the candidate is being judged.
+    """
+
+    rung: Rung
+    of: int
+    evaluation: Evaluation
+    whole: Callable[[], Evaluation]
+
+
+Judge = Callable[[Reached], bool]
+"""Says whether a candidate goes on."""
 
 
 def rate_range(space: SearchSpace) -> tuple[float, float]:
@@ -133,8 +150,9 @@ class Laboratory:
             judged = self.dataset if config.scoring.held_out == "search" else self.dataset.on_confirmation()
             real = real_images(self.frozen, judged)
             self.scorer, self.attacker = self._scorer(real), self._attacker(real, judged)
+            self._check_rungs()
         self.resources = Resources(cache, config.seed, decompositions.wait())
-        self.accelerator = Accelerator(mixed_precision=config.tuning.mixed_precision, cpu=device == "cpu")
+        self.accelerator = self._new_accelerator()
 
     def _shifted(self) -> tuple[str, ...]:
         """Weights that some candidate trains by their singular values."""
@@ -198,6 +216,27 @@ class Laboratory:
             seed=self.config.seed,
         )
 
+    def _check_rungs(self) -> None:
+        """Refuse rungs at which an objective could not be measured."""
+        scoring = self.config.scoring
+        for rung in self.config.search.rungs:
+            for name in scoring.objectives:
+                # Of held-out images there are enough for the whole score, which was checked before.
+                short = shortage(name, scoring.components, generated=rung.images, reference=sys.maxsize)
+                if short is not None:
+                    raise MemControlError(f"rung at {rung.share:g} of the steps: {short.reason}: sample more there")
+
+    def _new_accelerator(self) -> Accelerator:
+        """One without another training's optimizer and loss scale."""
+        return Accelerator(mixed_precision=self.config.tuning.mixed_precision, cpu=self.frozen.device.type == "cpu")
+
+    def _forget_training(self) -> None:
+        """Let the optimizer go, and what it holds."""
+        if self.frozen.device.type != "cpu":
+            # References in a circle hold a card's memory until garbage is collected, which takes 0.3 s.
+            self.accelerator.free_memory()
+        self.accelerator = self._new_accelerator()
+
     def untuned(self, on_step: OnStep) -> Evaluation:
         """Scores of the base model as it is."""
         return self._scored(0, None, time.monotonic(), on_step)
@@ -210,44 +249,109 @@ class Laboratory:
         on_step: OnStep,
         *,
         mitigations: MitigationPlan | None = None,
+        stop: int | None = None,
+        judge: Judge | None = None,
+        kept: KeptTraining | None = None,
     ) -> Evaluation:
         """Scores after tuning `groups` for `steps` steps at a peak learning rate of `rate`.
 
         Args:
             mitigations: the run's own, searched strengths at their middle, unless given. Whatever they leave out of
                 training, generated images are compared with all of the training set.
+            stop: break off after so many of the steps, as a checkpoint was; at the last unless given.
+            judge: asked at every rung of the configuration; the evaluation is that of the rung where it says no. To a
+                candidate that goes on it makes no difference. Not asked under ensembles, which have no model to sample
+                from between rounds.
+            kept: where the training is kept as it goes on, and begins where it was kept.
         """
         if not groups or rate is None:
             return self.untuned(on_step)
         plan = self.mitigations if mitigations is None else mitigations
         began, taken = time.monotonic(), list[Step]()
+        before = [] if kept is None else kept.losses[:-1]  # the step that was kept is yielded again
+        state = None if kept is None else kept.state
+        config = plan.tuning(self.config.tuning.model_copy(update={"steps": steps, "stop": stop}))
+        rungs = {} if judge is None or plan.in_shards else self._rungs(config.steps)
         try:
-            with tuned(self.frozen.unet, groups, self.resources) as tuning:
-                for step in self._steps(plan, tuning.parameters, rate, steps):
+            with (
+                tuned(self.frozen.unet, groups, self.resources) as tuning,
+                closing(self._steps(plan, tuning.parameters, rate, steps, stop, state)) as training,
+            ):
+                for step in training:
                     taken.append(step)
-                    on_step("tune", step.number, steps)
+                    on_step("tune", step.number, stop or steps)
+                    if judge is not None and step.number in rungs:
+                        with step.averaged(), tuning.folded():
+                            reached = self._reached(rungs[step.number], config.steps, taken, plan, began, on_step)
+                            if not judge(reached):
+                                return reached.evaluation
+                    if kept is not None:
+                        kept.keep_if_due(step.number, [*before, *(one.loss for one in taken)])
                 with step.averaged(), tuning.folded():
-                    losses = [step.loss for step in taken[-max(1, len(taken) // 10) :]]
                     inference = plan.sampler(self.frozen, self.dataset, self.config.sampling, seed=self.config.seed)
-                    return self._scored(len(taken), float(np.mean(losses)), began, on_step, inference)
+                    loss = _recent_loss(taken, before)
+                    return self._scored(len(before) + len(taken), loss, began, on_step, inference)
         finally:
-            self.accelerator.free_memory()
+            self._forget_training()
+
+    def _rungs(self, steps: int) -> dict[int, Rung]:
+        """Where in so many steps each rung is; of two at the same step the later, and none at the last."""
+        at = {max(1, round(rung.share * steps)): rung for rung in self.config.search.rungs}
+        return {step: rung for step, rung in at.items() if step < steps}
+
+    def _reached(
+        self, rung: Rung, of: int, taken: Sequence[Step], plan: MitigationPlan, began: float, on_step: OnStep
+    ) -> Reached:
+        """A candidate at a rung, its model the one to be sampled from."""
+        steps, loss, objectives = taken[-1].number, _recent_loss(taken), self.config.scoring.objectives
+        inference = plan.sampler(self.frozen, self.dataset, self.config.sampling, seed=self.config.seed)
+        images = self._sampled(range(rung.images), on_step, inference)
+        prompts = self.prompts[: rung.images]
+        scores = self._rung_scorer(images, prompts) | self._rung_attacker(inference)
+        scores = finite({name: scores[name] for name in objectives})
+        found = Evaluation(scores, images, steps, loss, time.monotonic() - began)
+        return Reached(rung, of, found, lambda: self._scored(steps, loss, began, on_step, inference, images))
+
+    @cached_property
+    def _rung_scorer(self) -> Scorer:
+        return self.scorer.only(self.config.scoring.objectives)
+
+    @cached_property
+    def _rung_attacker(self) -> Attacker:
+        return self.attacker.only(self.config.scoring.objectives)
 
     def _steps(
-        self, plan: MitigationPlan, parameters: Mapping[str, torch.nn.Parameter], rate: float, steps: int
-    ) -> Iterator[Step]:
+        self,
+        plan: MitigationPlan,
+        parameters: Mapping[str, torch.nn.Parameter],
+        rate: float,
+        steps: int,
+        stop: int | None,
+        state: TrainingState | None,
+    ) -> Generator[Step]:
         dataset, batches, tuning = plan.dataset(self.dataset), self.batches, self.config.tuning
         if dataset is not self.dataset:
             batches = training_batches(self.frozen, dataset, tuning, seed=self.config.seed)
-        return plan.steps(
+        yield from plan.steps(
             self.frozen,
             dataset,
             parameters,
             batches,
             learning_rate=rate,
-            config=tuning.model_copy(update={"steps": steps}),
+            config=tuning.model_copy(update={"steps": steps, "stop": stop}),
             accelerator=self.accelerator,
+            state=state,
         )
+
+    def _sampled(self, places: range, on_step: OnStep, inference: AtInference | None) -> Pixels:
+        """Images of the prompts at these places."""
+        batches, config = list[Pixels](), self.config.sampling
+        for pixels in sample(
+            self.frozen, self.prompts, config, seed=self.config.seed, inference=inference, places=places
+        ):
+            batches.append(pixels)
+            on_step("sample", places.start + sum(map(len, batches)), places.stop)
+        return np.concatenate(batches)
 
     def _scored(
         self,
@@ -256,15 +360,25 @@ class Laboratory:
         began: float,
         on_step: OnStep,
         inference: AtInference | None = None,
+        images: Pixels | None = None,
     ) -> Evaluation:
-        batches = []
+        """Every score by all images, of which the first may be there already.
+
+        Only whole batches of those are kept: an image depends on its batch's size, if only by rounding.
+        """
         total = len(self.prompts)
-        config, seed = self.config.sampling, self.config.seed
-        for pixels in sample(self.frozen, self.prompts, config, seed=seed, inference=inference):
-            batches.append(pixels)
-            on_step("sample", sum(map(len, batches)), total)
-        images = np.concatenate(batches)
+        if images is None or len(images) < total:
+            size = self.config.sampling.batch
+            known = 0 if images is None else len(images) // size * size
+            rest = self._sampled(range(known, total), on_step, inference)
+            images = rest if images is None else np.concatenate([images[:known], rest])
         on_step("score", 0, 1)
         scores = self.scorer(images, self.prompts) | self.attacker(inference)
         scores = {name: scores[name] for name in self.score_names}
         return Evaluation(finite(scores), images, steps, loss, time.monotonic() - began)
+
+
+def _recent_loss(taken: Sequence[Step], before: Sequence[float] = ()) -> float:
+    """Mean training loss over the last tenth of the steps, of which some may have been taken in an earlier attempt."""
+    losses = [*before, *(step.loss for step in taken)]
+    return float(np.mean(losses[-max(1, len(losses) // 10) :]))

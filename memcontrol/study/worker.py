@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 import torch
 
 from memcontrol.cache import Cache
 from memcontrol.config import RunConfig
+from memcontrol.fingerprint import fingerprint
+from memcontrol.mitigations.plan import MitigationPlan
 from memcontrol.run import RunFolder
+from memcontrol.study.artifacts import upload
 from memcontrol.study.events import Listener, Progress
+from memcontrol.study.execution import Execution
+from memcontrol.study.heartbeat import Heartbeat
+from memcontrol.study.kept_training import KeptTraining
 from memcontrol.study.ledger import Ledger, TrialWork, open_ledger
 from memcontrol.study.pictures import beside_training
+from memcontrol.study.reference_study import ReferenceWork
 from memcontrol.study.references import reference_names, score_reference
+from memcontrol.study.rungs import Record
 from memcontrol.study.telling import Teller
-from memcontrol.study.trial import Evaluation, Laboratory
+from memcontrol.study.trial import Evaluation, Laboratory, OnStep, Reached
 
 IDLE_S = 1.0
+DROPPED = "not heard of for too long, so another worker has it: the result is dropped"
 
 
 @dataclass(frozen=True)
 class WorkOrder:
-    """What a worker needs to know; small enough to send to a new process."""
+    """What a worker needs to know; small enough to send to a new process, and without secrets."""
 
     config: RunConfig
     folder: Path
     cache: Path
+    execution: Execution = field(default_factory=Execution)
 
 
 def run_worker(order: WorkOrder, number: int, device: str, listener: Listener) -> None:
@@ -41,67 +51,170 @@ def run_worker(order: WorkOrder, number: int, device: str, listener: Listener) -
         torch.cuda.set_device(device)  # accelerate takes the current device
     listener(Progress(number, "start", "load", 0, 1))
     laboratory = Laboratory(order.config, cache=Cache(order.cache), device=device)
-    Worker(laboratory, RunFolder(order.folder), number, listener).run()
+    Worker(laboratory, RunFolder(order.folder), number, listener, order.execution).run()
 
 
 class Worker:
     """Scores what it claims; a trial that fails is recorded with its reason, an interrupted one is given back."""
 
-    def __init__(self, laboratory: Laboratory, folder: RunFolder, number: int, listener: Listener) -> None:
+    def __init__(
+        self,
+        laboratory: Laboratory,
+        folder: RunFolder,
+        number: int,
+        listener: Listener,
+        execution: Execution | None = None,
+    ) -> None:
         self.laboratory, self.folder = laboratory, folder
-        self.ledger: Ledger = open_ledger(laboratory, folder)
+        self.ledger: Ledger = open_ledger(laboratory, folder, execution)
         self.teller = Teller(folder, number, listener)
 
     def run(self) -> None:
         """Score references, then trials, until none is left or another worker could still free one."""
-        while reference := self.ledger.claim_reference(reference_names(self.laboratory)):
-            self._score_reference(reference)
+        names = reference_names(self.laboratory)
         while True:
-            work = self.ledger.claim_trial()
-            if work is not None:
+            if (reference := self.ledger.claim_reference(names)) is not None:
+                self._score_reference(reference)
+            elif (work := self.ledger.claim_trial()) is not None:
                 self._score_trial(work)
             elif self.ledger.others_running():
+                self.ledger.database.rest()
                 time.sleep(IDLE_S)
             else:
+                self.ledger.database.rest()
                 return
 
-    def _score_reference(self, name: str) -> None:
-        began = time.monotonic()
+    def _score_reference(self, work: ReferenceWork) -> None:
+        began, name = time.monotonic(), work.name
+        study = self.ledger.reference_study
         try:
-            points = score_reference(name, self.laboratory, self.teller.progress(name))
+            with study.working_on(work) as beat:
+                scored = score_reference(name, self.laboratory, _heard(self.teller.progress(name), beat))
+        except KeyboardInterrupt:
+            study.abandon(work)
+            raise
         except Exception as error:  # noqa: BLE001 - a reference that fails does so alone, and says why
             reason = f"{type(error).__name__}: {error}"
-            self.ledger.write_reference(name, [], reason)
+            self.ledger.write_reference(work, [], 0, reason)
             self.teller.finished(name, None, began, reason)
             return
-        self.ledger.write_reference(name, [_point(rate, evaluation) for rate, evaluation in points])
-        self.teller.finished(name, None, began)
+        points = [_point(rate, evaluation) for rate, evaluation in scored]
+        counts = self.ledger.write_reference(work, points, round(time.monotonic() - began, 2))
+        self.teller.finished(name, None, began, None if counts else DROPPED)
 
     def _score_trial(self, work: TrialWork) -> None:
         began, name = time.monotonic(), f"trial {work.number}"
         candidate = work.candidate
-        space, told = self.ledger.proposer.space, self.teller.progress(name)
+        space = self.ledger.proposer.space
         groups, plan = space.trained(candidate.levels), space.plan(candidate)
+        judge = TrialJudge(self.ledger, work, self._draw, checkpoints=self.laboratory.config.search.checkpoints)
+        kept = self._kept(work, plan)
         try:
-            evaluation = self.laboratory.evaluate(
-                groups, candidate.learning_rate, candidate.steps, told, mitigations=plan
-            )
-            self.folder.write_picture(
-                self.folder.samples(work.number), beside_training(evaluation.images, self.laboratory)
-            )
+            with self.ledger.working_on(work, self.ledger.execution.trial_timeout_s) as beat:
+                told = _heard(self.teller.progress(name), beat)
+                evaluation = self.laboratory.evaluate(
+                    groups, candidate.learning_rate, candidate.steps, told, mitigations=plan, judge=judge, kept=kept
+                )
+                self._draw(work, evaluation)
+                self._upload(work)
         except KeyboardInterrupt:
             self.ledger.abandon(work)
             raise
         except Exception as error:  # noqa: BLE001 - one failing trial fails alone, and says why
             reason = f"{type(error).__name__}: {error}"
-            self.ledger.fail(work, reason, self.teller.facts(began))
-            self.teller.finished(name, work.number, began, reason)
+            counts = self.ledger.fail(work, reason, self.teller.facts(began))
+            if counts and kept is not None:
+                kept.clear()
+            self.teller.finished(name, work.number, began, reason if counts else DROPPED)
             return
         facts = self.teller.facts(began) | {"loss": evaluation.loss, "steps": evaluation.steps}
+        if judge.pruned is not None:
+            if not self.ledger.prune(work, facts):
+                self.teller.finished(name, work.number, began, DROPPED)
+                return
+            self.teller.finished(name, work.number, began, pruned=judge.pruned.text)
+            if kept is not None:
+                kept.clear()
+            return
         objectives = self.laboratory.config.scoring.objectives
-        self.ledger.complete(work, evaluation.scores, objectives, facts)
+        if not self.ledger.complete(work, evaluation.scores, objectives, facts):
+            self.teller.finished(name, work.number, began, DROPPED)
+            return
+        if kept is not None:
+            kept.clear()
         scores = {objective: evaluation.scores[objective].value for objective in objectives}
         self.teller.finished(name, work.number, began, scores=scores)
+
+    def _kept(self, work: TrialWork, plan: MitigationPlan) -> KeptTraining | None:
+        """Where the trial's training is kept, if it is; ensembles begin anew."""
+        every_s, trains = self.ledger.execution.checkpoint_every_s, work.candidate.learning_rate is not None
+        if every_s is None or not trains or plan.in_shards:
+            return None
+        identity = self.laboratory.identity | {"candidate": repr(work.candidate)}
+        folder, attempt = self.folder.kept(fingerprint(identity)), f"trial-{work.number:03d}"
+        kept = KeptTraining(folder, attempt, identity, self.laboratory.accelerator, every_s)
+        if kept.step:
+            self.ledger.inherit(work, kept.step)
+            self.teller.said(f"trial {work.number}", f"goes on from step {kept.step}")
+        return kept
+
+    def _upload(self, work: TrialWork) -> None:
+        """Keep the trial's picture where all hosts can have it."""
+        place = self.ledger.execution.artifacts
+        if place is not None:
+            upload(self.folder.samples(work.number), work.trial, place)
+
+    def _draw(self, work: TrialWork, evaluation: Evaluation, at: int | None = None) -> None:
+        """Write the picture of a trial's images, at its end or at a checkpoint."""
+        picture = beside_training(evaluation.images, self.laboratory)
+        self.folder.write_picture(self.folder.samples(work.number, at), picture)
+
+
+class Draw(Protocol):
+    """What draws a trial's images."""
+
+    def __call__(self, work: TrialWork, evaluation: Evaluation, at: int | None = None) -> None:
+        """Write the picture, of a checkpoint where `at` names its steps."""
+
+
+@dataclass
+class TrialJudge:
+    """Judges one trial at its rungs, and keeps those checkpoints that may stand on the front.
+
+    By a rung's few images it is only chosen which checkpoint is scored by all: what stands on the front was scored as
+    whole candidates are.
+
+    Attributes:
+        checkpoints: whether they may.
+        pruned: the record of the rung at which the trial ended.
+    """
+
+    ledger: Ledger
+    work: TrialWork
+    draw: Draw
+    checkpoints: bool
+    pruned: Record | None = None
+
+    def __call__(self, reached: Reached) -> bool:
+        """Whether the trial goes on."""
+        record, undominated = self.ledger.judge(self.work, reached)
+        if self.checkpoints and undominated:
+            whole = reached.whole()
+            self.ledger.keep(self.work, whole, reached.of)
+            self.draw(self.work, whole, whole.steps)
+        if not record.goes_on:
+            self.pruned = record
+        return record.goes_on
+
+
+def _heard(told: OnStep, beat: Heartbeat) -> OnStep:
+    """Tells of a step, unless the work was given to another worker."""
+
+    def tell(phase: str, done: int, total: int) -> None:
+        beat.check()
+        told(phase, done, total)
+
+    return tell
 
 
 def _point(rate: float | None, evaluation: Evaluation) -> dict[str, Any]:

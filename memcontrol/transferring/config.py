@@ -20,7 +20,7 @@ def _paths(paths: object) -> object:
     return [paths] if isinstance(paths, str) else paths
 
 
-Paths = Annotated[tuple[str, ...], BeforeValidator(_paths)]
+Paths = Annotated[tuple[str, ...], BeforeValidator(_paths, json_schema_input_type=str | tuple[str, ...])]
 
 
 class TransferConfig(RowsConfig):

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from schema_problems import schema_problems
 
 from memcontrol.auditing.document import AuditDocument
 from memcontrol.auditing.examining import audit
@@ -240,3 +241,8 @@ def test_a_corrupt_image_is_named_and_may_be_skipped(folders, settings, tmp_path
     document = audit(settings(folder, train=train), tmp_path / "out")
     assert document.subject["images"] == 47
     assert any("skipped 1 image" in note for note in document.notes)
+
+
+def test_the_document_is_what_its_schema_says(audits, settings):
+    _, out = audits("honest", settings)
+    assert schema_problems("audit", out / "audit.json") == []

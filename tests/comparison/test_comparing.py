@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 from optuna.trial import TrialState
 from PIL import Image
+from schema_problems import schema_problems
 from small_comparison import SMALL, saved_mask, small, uncaptioned
 
 from memcontrol.cache import Cache
@@ -214,3 +215,8 @@ def test_a_narrower_command_leaves_queued_rows_alone(tmp_path):
     killed.enqueue()
     again = killed.claim()
     assert (again.cell, again.seed, again.number != work.number) == ("b", 2, True)
+
+
+def test_the_document_and_the_settings_are_what_their_schemas_say(finished):
+    assert schema_problems("comparison", finished.folder.document) == []
+    assert schema_problems("compare-config", finished.folder.config) == []

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from filelock import FileLock
+from schema_problems import schema_problems
 from typer.testing import CliRunner
 
 from memcontrol.cache import Cache, default_cache_folder
@@ -263,3 +264,13 @@ def test_fewer_trainings_than_seeds_are_refused_before_a_search(confirmed, tmp_p
     assert result.exit_code == 1
     assert "confirming on 9 seeds needs as many trainings or more, got 6" in result.stderr
     assert not RunFolder(out).path.exists()
+
+
+def test_files_of_a_run_are_what_their_schemas_say(confirmed):
+    folder = confirmed.folder
+    assert schema_problems("front", folder.front) == []
+    assert schema_problems("confirmation", folder.confirmation / "confirmation.json") == []
+    assert schema_problems("config", folder.config) == []
+    masks = [*folder.path.glob("masks/*.json"), *folder.path.glob("confirmation/masks/*.json")]
+    assert masks
+    assert [problem for mask in masks for problem in schema_problems("mask", mask)] == []

@@ -18,10 +18,10 @@ from memcontrol.finetuning import (
     snr_weights,
     training_batches,
 )
+from memcontrol.finetuning.checkpoints import Checkpoints
 from memcontrol.groups import ParameterGroup
 from memcontrol.methods import tuned
 from memcontrol.mitigations.plan import MitigationPlan
-from memcontrol.releasing.checkpoints import Checkpoints
 
 MASK = ("conv_in.weight", "conv_norm_out.weight", "conv_out.bias")
 CONFIG = TuningConfig(steps=4, batch=6, warmup=0.25, ema_decay=0.6)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from memcontrol.cache import existing
 from memcontrol.config import RunConfig, validated
 from memcontrol.pipeline import model_folder
 from memcontrol.pipeline.outline import load_outline
@@ -17,7 +18,8 @@ from memcontrol.planning import machine, plan_search, planner
 from memcontrol.planning.costs import Training
 from memcontrol.planning.counting import training_cost
 from memcontrol.planning.machine import Machine, matmul_tflops
-from memcontrol.report.planning import plan_lines, size_text
+from memcontrol.report.planning import plan_lines
+from memcontrol.report.wording import size_text
 
 
 def planned(config, out, **changes):
@@ -245,7 +247,7 @@ def test_a_folder_that_this_user_may_not_look_into_is_a_problem(tmp_path, monkey
         return usual(path, *args, **given)
 
     monkeypatch.setattr(os, "stat", stat)
-    assert machine.existing(closed / "runs" / "one") == closed
+    assert existing(closed / "runs" / "one") == closed
 
 
 def test_a_plan_is_json_and_text(plan):

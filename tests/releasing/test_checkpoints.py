@@ -12,9 +12,9 @@ import torch
 from accelerate import Accelerator
 
 from memcontrol.errors import RunError
-from memcontrol.releasing import checkpoints as module
-from memcontrol.releasing import state_files
-from memcontrol.releasing.checkpoints import KEPT, Checkpoints
+from memcontrol.finetuning import checkpoints as module
+from memcontrol.finetuning import state_files
+from memcontrol.finetuning.checkpoints import KEPT, Checkpoints
 
 SEED = {"seed": "0", "tuning.steps": "6"}
 

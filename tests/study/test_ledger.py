@@ -1,5 +1,6 @@
 """The shared study: exactly the budget, no candidate twice, and what fails, stops or does not belong."""
 
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,15 +14,17 @@ from memcontrol.groups import ParameterGroup
 from memcontrol.run import RunFolder
 from memcontrol.score import Score
 from memcontrol.study.candidate import CandidateSpace, RateGrid
-from memcontrol.study.ledger import STUDY, Ledger, was_interrupted
+from memcontrol.study.ledger import STUDY, Ledger
 from memcontrol.study.proposals import Proposer
+from memcontrol.study.shared import CLAIMED_BY, was_interrupted
+from memcontrol.study.storage import quiet
 
 OBJECTIVES = ("fd@pixels", "copy_gap@pixels")
 IDENTITY = {"seed": "0", "weights": "sha256:ab"}
 
 
 @pytest.fixture(autouse=True)
-def quiet():
+def errors_only():
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     yield
@@ -38,7 +41,7 @@ def folder(tmp_path):
 @pytest.fixture
 def hopeless(monkeypatch):
     """So many failures with nothing completed end a search: fewer than usual, to be quick."""
-    monkeypatch.setattr("memcontrol.study.ledger.HOPELESS", 2)
+    monkeypatch.setattr("memcontrol.study.budget.HOPELESS", 2)
     return 2
 
 
@@ -130,6 +133,7 @@ def test_failures_do_not_use_the_budget_and_their_candidates_do_not_return(folde
     first = book.trials()[0]
     assert first.state == TrialState.FAIL
     assert not was_interrupted(first)
+    assert first.user_attrs.pop(CLAIMED_BY).endswith(f":{os.getpid()}")
     assert first.user_attrs == {"error": "DivergedError: loss is nan", "worker": 3, "seconds": 1.5}
 
 
@@ -180,12 +184,12 @@ def test_another_identity_is_refused_by_name(folder):
 def test_what_an_earlier_launch_left_running_is_released(folder):
     killed = ledger(folder, budget=1)
     lost = killed.claim_trial()
-    assert killed.claim_reference(("full", "freeze")) == "full"
+    assert killed.claim_reference(("full", "freeze")).name == "full"
     book = ledger(folder, budget=1)
     assert book.claim_trial() is None
     assert book.claim_reference(("full",)) is None
     assert book.release_stale() == 1
-    assert book.claim_reference(("full",)) == "full"
+    assert book.claim_reference(("full",)).name == "full"
     assert was_interrupted(book.trials()[0])
     assert book.claim_trial().candidate == lost.candidate
     assert ledger(folder).release_stale() == 1
@@ -195,27 +199,40 @@ def test_a_launch_killed_while_it_claimed_can_be_resumed(folder):
     """Killed after the candidate was queued, and, another time, after half of its parameters were written."""
     book = ledger(folder, budget=2)
     book.study.enqueue_trial(book.proposer.params(book.proposer.space.baselines()[0]))
-    partial = book.study.ask()
+    with quiet():
+        partial = book.study.ask()
     partial.suggest_categorical("a", (False, True))
     book.study.enqueue_trial(book.proposer.params(book.proposer.space.baselines()[1]))
     assert {trial.state for trial in book.trials()} == {TrialState.RUNNING, TrialState.WAITING}
     resumed = ledger(folder, budget=2)
-    assert resumed.release_stale() == 2
+    assert resumed.release_stale() == 1
+    tried = set()
     while work := resumed.claim_trial():
         assert resumed.proposer.candidate(work.trial.params) == work.candidate
+        tried.add(work.candidate)
         complete(resumed, work)
+    assert tried == set(book.proposer.space.baselines()[:2]), "neither of those that were queued is lost"
     assert len(resumed.counted()) == 2
 
 
 def test_a_reference_that_failed_is_scored_again_by_the_next_launch(folder):
     book, names = ledger(folder), ("full", "freeze")
     point = {"learning_rate": None, "steps": 0, "loss": None, "scores": {}}
-    book.write_reference("full", [], "DivergedError: loss is nan")
-    book.write_reference("freeze", [point])
+    assert book.write_reference(book.claim_reference(names), [], 1.0, "DivergedError: loss is nan")
+    assert book.write_reference(book.claim_reference(names), [point], 1.0)
     assert book.references() == {"freeze": [point]}
     assert book.claim_reference(names) is None
     book.release_stale()
-    assert [book.claim_reference(names), book.claim_reference(names)] == ["full", None]
+    assert [book.claim_reference(names).name, book.claim_reference(names)] == ["full", None]
+
+
+def test_references_that_an_older_version_wrote_are_taken_over(folder):
+    point = {"learning_rate": None, "steps": 0, "loss": None, "scores": {}}
+    folder.write_json(folder.references / "freeze.json", {"name": "freeze", "points": [point], "error": None})
+    folder.write_json(folder.references / "full.json", {"name": "full", "points": [], "error": "out of memory"})
+    book = ledger(folder)
+    assert book.references() == ledger(folder).references() == {"freeze": [point]}
+    assert [book.claim_reference(("full", "freeze")).name, book.claim_reference(("full", "freeze"))] == ["full", None]
 
 
 def test_a_finished_launch_has_nothing_to_release(folder):
@@ -252,15 +269,17 @@ def test_interruptions_are_not_failures(folder, hopeless):
 def test_each_reference_is_claimed_and_written_once(folder):
     book, other = ledger(folder), ledger(folder)
     names = ("full-0.001", "full-0.003", "freeze")
-    assert [book.claim_reference(names), other.claim_reference(names), book.claim_reference(names)] == list(names)
+    works = [book.claim_reference(names), other.claim_reference(names), book.claim_reference(names)]
+    assert [work.name for work in works] == list(names)
     assert other.claim_reference(names) is None
     points = [{"learning_rate": 0.001, "steps": 5, "loss": 0.5, "scores": {}}]
-    book.write_reference("full-0.001", points)
-    book.write_reference("freeze", [{"learning_rate": None, "steps": 0, "loss": None, "scores": {}}])
+    book.write_reference(works[0], points, 1.0)
+    book.write_reference(works[2], [{"learning_rate": None, "steps": 0, "loss": None, "scores": {}}], 1.0)
     other.release_stale()
     assert other.references().keys() == {"full-0.001", "freeze"}
     assert other.references()["full-0.001"] == points
-    assert [other.claim_reference(names), other.claim_reference(names)] == ["full-0.003", None]
+    assert [other.claim_reference(names).name, other.claim_reference(names)] == ["full-0.003", None]
+    assert not book.write_reference(works[1], points, 1.0), "given to another in the meantime"
 
 
 def test_scores_are_kept_with_the_trial(folder):

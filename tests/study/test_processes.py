@@ -9,7 +9,8 @@ import pytest
 
 from memcontrol.errors import RunError
 from memcontrol.study.events import Finished, Note, Progress
-from memcontrol.study.processes import run_processes, worker_devices
+from memcontrol.study.placement import placed, worker_devices
+from memcontrol.study.processes import run_processes
 
 
 def report(order, number, device, listener):
@@ -125,6 +126,7 @@ def swallow_the_interrupt(order, number, device, listener):
 
 def test_an_interrupt_that_the_interpreter_swallows_is_heard_at_the_next_event(tmp_path, capfd):
     def stop(event):
+        time.sleep(2)  # until the finalizer runs
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -150,3 +152,47 @@ def test_an_interrupt_that_the_launching_interpreter_swallows_is_heard_at_once(t
         signal.signal(signal.SIGINT, before)
     assert [path.name for path in tmp_path.iterdir()] == ["stopped-0"]
     assert capfd.readouterr().err == ""
+
+
+def test_each_worker_sees_its_gpu_alone():
+    assert placed("cpu", {}) == ("cpu", {})
+    assert placed("cuda:1", {}) == ("cuda:0", {"CUDA_VISIBLE_DEVICES": "1"})
+    assert placed("cuda", {}) == ("cuda:0", {"CUDA_VISIBLE_DEVICES": "0"})
+    assert placed("cuda:1", {"CUDA_VISIBLE_DEVICES": "6, GPU-ab12"}) == ("cuda:0", {"CUDA_VISIBLE_DEVICES": "GPU-ab12"})
+
+
+def say_what_is_visible(order, number, device, listener):
+    listener(Note(f"{device} {os.environ.get('CUDA_VISIBLE_DEVICES')}"))
+
+
+def test_new_processes_are_given_their_gpu_and_this_one_keeps_its_own(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    heard = []
+    run_processes(say_what_is_visible, None, ["cuda:0", "cuda:1"], heard.append)
+    assert sorted(note.text for note in heard) == ["cuda:0 4", "cuda:0 5"]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,5"
+
+
+def die_until_replaced(order, number, device, listener):
+    """The first process of place 1 is killed in the middle of its work."""
+    if number == 1 and not Path(order, "died").exists():
+        Path(order, "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    listener(Note(f"{number} finished"))
+
+
+def test_a_worker_that_is_killed_is_replaced_and_the_others_go_on(tmp_path):
+    heard = []
+    run_processes(die_until_replaced, str(tmp_path), ["cpu", "cpu"], heard.append, replacements=1)
+    texts = [note.text for note in heard]
+    assert "worker 1 ended with exit code -9: another takes its place" in texts
+    assert sorted(text for text in texts if text.endswith("finished")) == ["0 finished", "1 finished"]
+
+
+def test_workers_that_always_die_end_the_work(tmp_path):
+    with pytest.raises(RunError, match="worker 0 ended with exit code 3; finished trials are kept"):
+        run_processes(die, None, ["cpu"], lambda _: None, replacements=2)
+
+
+def die(order, number, device, listener):
+    os._exit(3)

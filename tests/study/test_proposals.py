@@ -190,3 +190,69 @@ def test_auto_takes_a_gaussian_process_for_small_studies_only():
     assert chosen_sampler("auto", budget=201, groups=14) == "tpe"
     assert chosen_sampler("auto", budget=50, groups=33) == "tpe"
     assert chosen_sampler("nsga2", budget=50, groups=14) == "nsga2"
+
+
+def reached(made, candidate, number, *, early, late=None):
+    """A trial that scored `early` at a rung; pruned there where it has no `late` scores."""
+    state = TrialState.PRUNED if late is None else TrialState.COMPLETE
+    found = trial(made, candidate, number, state=state)
+    record = {"share": 0.25, "images": 8, "steps": 1, "of": 5, "values": list(early), "goes_on": late is not None}
+    found.user_attrs = {"rungs": [record]}
+    if late is not None:
+        found.values = list(late)
+    return found
+
+
+def pruned_history(made, *, count=20):
+    """Every other candidate had a low rate and was pruned with the worst scores; rates matter no further."""
+    rng, history, rates = np.random.default_rng(1), [], made.space.rates
+    middle = (rates.first + rates.last) // 2
+    for number in range(count):
+        pruned = number % 2 == 0
+        rate = rng.integers(rates.first, middle) if pruned else rng.integers(middle, rates.last + 1)
+        candidate = made.space.candidate([int(bit) for bit in rng.random(len(made.space.groups)) < 0.5], int(rate))
+        early = np.array([2.0 + pruned, 2.0 + pruned]) + rng.normal(scale=0.1, size=2)
+        history.append(reached(made, candidate, number, early=early, late=None if pruned else early / 2))
+    return history
+
+
+@pytest.mark.parametrize("sampler", ["gp", "tpe"])
+def test_a_sampler_learns_from_candidates_that_were_pruned(sampler):
+    made = proposer("abcdef", sampler=sampler, directions=("minimize", "minimize"))
+    history = pruned_history(made)
+    asked = [made._asked(history, number, 0) for number in range(100, 108)]
+    assert sum((candidate.learning_rate or 1) < 9e-4 for candidate in asked) <= 2, "low rates were pruned"
+
+
+def test_a_pruned_trial_is_told_as_one_that_ended_where_its_rung_says():
+    made = proposer("abcdef", sampler="gp", directions=("minimize", "minimize"))
+    history = pruned_history(made)
+    told = made._foreseen(history)
+    assert [one.state for one in history[:2]] == [TrialState.PRUNED, TrialState.COMPLETE], "left as it was"
+    assert [one.state for one in told] == [TrialState.COMPLETE] * len(history)
+    assert [one.params for one in told] == [one.params for one in history]
+    for one, before in zip(told, history, strict=True):
+        expected = np.array(before.user_attrs["rungs"][0]["values"]) / 2
+        np.testing.assert_allclose(one.values, expected)
+    assert made._foreseen(history[:1]) == [], "with nothing to go by it is left out"
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_pruned_candidate_is_not_proposed_again(sampler):
+    made = proposer("ab", sampler=sampler, rates=(1e-3, 1e-3))
+    rate = made.space.rates.first
+    history = [
+        reached(made, made.space.candidate((1, 1), rate), 0, early=(1.0, 1.0), late=(1.0, 1.0)),
+        reached(made, made.space.candidate((1, 0), rate), 1, early=(1.0, 1.0)),
+        reached(made, made.space.candidate((0, 1), rate), 2, early=(2.0, 1.0)),
+    ]
+    assert made.next(history, 3).levels == (0, 0)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_proposal_after_pruning_is_a_pure_function_of_history(sampler):
+    made = proposer("abcdef", sampler=sampler, directions=("minimize", "minimize"))
+    history = pruned_history(made, count=14)
+    first = made.next(history, 14)
+    np.random.seed(2)
+    assert made.next(history, 14) == first

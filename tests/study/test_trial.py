@@ -1,5 +1,7 @@
 """A candidate's scores depend on seed, candidate and configuration alone, and leave the laboratory as it was."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -46,6 +48,23 @@ def test_the_same_candidate_has_the_same_scores_whatever_came_before(laboratory,
     assert again.scores == first.scores
     np.testing.assert_array_equal(again.images, first.images)
     assert again.loss == first.loss
+
+
+def test_a_training_leaves_no_optimizer_behind(laboratory, groups, monkeypatch):
+    made, plain = [], torch.optim.AdamW
+
+    def watched(*inputs, **settings):
+        optimizer = plain(*inputs, **settings)
+        made.append(weakref.ref(optimizer))
+        return optimizer
+
+    monkeypatch.setattr(torch.optim, "AdamW", watched)
+    gc.disable()
+    try:
+        evaluated(laboratory, groups["ends"], steps=2)
+    finally:
+        gc.enable()
+    assert [optimizer() for optimizer in made] == [None]
 
 
 def test_a_new_process_would_get_the_same_scores(laboratory, groups, tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from schema_problems import schema_problems
 from small_transfer import SMALL, small, stage_kinds_mask
 from typer.testing import CliRunner
 
@@ -284,3 +285,8 @@ def test_grey_images_and_another_model_end_to_end(config, files, ddpm_folders, t
     assert [event["event"] for event in events if event["event"] == "finished"] == []
     assert (events[-1]["event"], events[-1]["schema"]) == ("result", "memcontrol/transfer@1")
     assert events[-1]["masks"][0]["how"] == "position"
+
+
+def test_the_document_and_the_settings_are_what_their_schemas_say(finished):
+    assert schema_problems("transfer", finished.folder.document) == []
+    assert schema_problems("transfer-config", finished.folder.config) == []

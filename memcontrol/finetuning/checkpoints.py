@@ -14,9 +14,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
 
-from memcontrol.errors import RunError
-from memcontrol.releasing.folder import reason
-from memcontrol.releasing.state_files import file_sha256, read_state, state_names, write_state
+from memcontrol.errors import RunError, reason
+from memcontrol.finetuning.state_files import file_sha256, read_state, state_names, write_state
 
 SCHEMA = "memcontrol/checkpoint@1"
 KEPT = 2
