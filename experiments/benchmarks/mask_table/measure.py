@@ -4,23 +4,26 @@
     python experiments/benchmarks/mask_table/measure.py --worker 1/2
 
 Each mask has one learning rate, its customary one. The seeds share the training set and differ in batches, noise and
-sampling. Appends a row for each training to masks-I.csv; rows that are there are not computed again, whichever worker
-wrote them. Masks come in random order, all seeds of a mask together, so that a part of the table is a fair sample.
+sampling. Trainings are looked at on the way, at `RUNGS`, so that stopping some of them early can be replayed too;
+looking changes nothing. Appends a row for each training to masks-I.csv; rows that are there are not computed again,
+whichever worker wrote them. Masks come in random order, all seeds of a mask together, so that a part of the table is a
+fair sample.
 """
 
 import argparse
 import csv
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from memcontrol.cache import Cache, default_cache_folder
-from memcontrol.config import DataConfig, RunConfig, ScoringConfig
-from memcontrol.study.trial import Laboratory
+from memcontrol.config import DataConfig, RunConfig, Rung, ScoringConfig
+from memcontrol.score import Score
+from memcontrol.study.trial import Laboratory, Reached
 
 HERE = Path(__file__).parent
 SPACE = "layer-kinds"
@@ -29,7 +32,9 @@ DRAWN = 0
 SEEDS = (0, 1, 2)
 FD, GAP = "fd@efficientnet-lite0", "copy_gap@pixels"
 REPORTED = ("amd@efficientnet-lite0", "copied_share@pixels")
-COLUMNS = ("mask", "learning_rate", "seed", FD, GAP, "raw_gap", *REPORTED, "loss", "cpu_s")
+RUNGS = (Rung(share=0.25, images=64), Rung(share=0.5, images=64))
+LOOKS = tuple(f"{name} at {rung.share:g}" for rung in RUNGS for name in (FD, GAP, "raw_gap"))
+COLUMNS = ("mask", "learning_rate", "seed", FD, GAP, "raw_gap", *REPORTED, *LOOKS, "loss", "cpu_s")
 Row = dict[str, object]
 
 
@@ -48,24 +53,37 @@ def laboratory_of(seed: int, steps: int) -> Laboratory:
         data=DataConfig(seed=DRAWN),
         tuning=default.tuning.model_copy(update={"steps": steps}),
         scoring=ScoringConfig(reported=REPORTED),
+        search=default.search.model_copy(update={"rungs": RUNGS}),
     )
     return Laboratory(config, cache=Cache(default_cache_folder()), device="cpu")
+
+
+def written(scores: Mapping[str, Score]) -> Row:
+    """Values as the table has them, and `copy_gap` before clipping."""
+    return {name: f"{score.value:.6g}" for name, score in scores.items()} | {"raw_gap": f"{scores[GAP].raw or 0.0:.6g}"}
 
 
 def trained(laboratory: Laboratory, mask: str) -> Row:
     space, levels = laboratory.candidates, [int(bit) for bit in mask]
     candidate = space.candidate(levels, space.customary_rate(levels))
+    looks: Row = {}
+
+    def look(reached: Reached) -> bool:
+        ending = f" at {reached.rung.share:g}"
+        looks.update({f"{name}{ending}": text for name, text in written(reached.evaluation.scores).items()})
+        return True
+
     began = time.process_time()
-    found = laboratory.evaluate(space.trained(levels), candidate.learning_rate, candidate.steps, lambda *_: None)
-    values = {name: f"{score.value:.6g}" for name, score in found.scores.items()}
+    groups = space.trained(levels)
+    found = laboratory.evaluate(groups, candidate.learning_rate, candidate.steps, lambda *_: None, judge=look)
     return {
         "mask": mask,
         "learning_rate": candidate.learning_rate or "",
         "seed": laboratory.config.seed,
-        "raw_gap": f"{found.scores[GAP].raw or 0.0:.6g}",
         "loss": "" if found.loss is None else f"{found.loss:.5g}",
         "cpu_s": f"{time.process_time() - began:.2f}",
-        **values,
+        **written(found.scores),
+        **looks,
     }
 
 
@@ -75,6 +93,7 @@ def describe(laboratory: Laboratory, folder: Path) -> None:
     data = {"source": laboratory.config.data.source, "seed": DRAWN, "sha256": laboratory.data_fingerprint}
     content = {"space": SPACE, "groups": groups, "seeds": list(SEEDS), "data": data}
     content |= {"steps": laboratory.config.tuning.steps, "images": laboratory.config.sampling.images}
+    content |= {"rungs": [rung.model_dump() for rung in RUNGS]}
     file = folder / "table.json"
     if file.exists() and json.loads(file.read_text()) != content:
         raise SystemExit(f"{file} is of other settings: name another folder with --out")
