@@ -51,11 +51,11 @@ def transfer_picture(document: Mapping[str, Any], path: Path) -> bool:
     for axes in panels[len(masks) :]:
         axes.set_visible(False)
     frame(panels[0], np.array([_mean(row, names) for row in scored.values() if row["role"] != "freeze"]))
+    said = f"{counts_text(document)}; bars: 95 % intervals over seeds (Student)"
+    figure.legend(handles=_legend(document), loc="outside lower center", ncols=min(6, 3 * columns), frameon=False, fontsize=8)
+    figure.suptitle("\n".join(textwrap.wrap(said, CAPTION_WIDTH * columns)), fontsize=7, x=0.01, ha="left")
     for axes, own in zip(panels, labels, strict=False):
         separate(axes, own)
-    said = f"{counts_text(document)}; bars: 95 % intervals over seeds (Student)"
-    figure.legend(handles=_legend(document), loc="outside lower center", ncols=6, frameon=False, fontsize=8)
-    figure.suptitle("\n".join(textwrap.wrap(said, CAPTION_WIDTH * columns)), fontsize=7, x=0.01, ha="left")
     content = io.BytesIO()
     figure.savefig(content, format="png")
     write_atomically(path, content.getvalue())
@@ -78,12 +78,18 @@ def _panel(axes: Axes, mask: Mapping[str, Any], rows: Sequence[Mapping[str, Any]
     known = {row["name"]: row for row in rows}
     for name, (marker, colour, size) in marked.items():
         _point(axes, known[name], names, marker=marker, colour=colour, size=size)
-    labels = [annotation(axes, row["name"], _mean(row, names), FULL_COLOUR, size=7) for row in full]
+    labels = [annotation(axes, _steps_text(row, full), _mean(row, names), FULL_COLOUR, size=7) for row in full]
     return labels + [
         annotation(axes, name, _mean(known[name], names), colour, size=8, weight="bold")
         for name, (_, colour, _) in marked.items()
         if known[name]["role"] in ("mask", "target")
     ]
+
+
+def _steps_text(row: Mapping[str, Any], full: Sequence[Mapping[str, Any]]) -> str:
+    """A row of full fine-tuning by its steps; the longest of its rate, at the end of its line, by the rate too."""
+    longest = max(other["steps"] for other in full if other["learning_rate"] == row["learning_rate"])
+    return f"{row['steps']} steps, rate {row['learning_rate']:g}" if row["steps"] == longest else str(row["steps"])
 
 
 def _point(axes: Axes, row: Mapping[str, Any], names: Sequence[str], *, marker: str, colour: str, size: int) -> None:
