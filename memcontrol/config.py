@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from memcontrol.errors import MemControlError, nearest_names
 from memcontrol.measures import PRESETS, full_name
+from memcontrol.plain_files import read_yaml
 
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
@@ -113,7 +114,9 @@ def _expanded(names: object) -> object:
     """The objectives of a preset, or those of a list or of text with commas, each with its source."""
     if isinstance(names, str):
         names = PRESETS.get(names, tuple(name.strip() for name in names.split(",") if name.strip()))
-    return tuple(map(full_name, names)) if isinstance(names, tuple | list) else names
+    if not isinstance(names, tuple | list):
+        return names
+    return tuple(full_name(name) if isinstance(name, str) else name for name in names)
 
 
 def weight_paths(weights: object) -> object:
@@ -282,7 +285,7 @@ def _rate_range(rates: object) -> object:
     parts = rates if isinstance(rates, list | tuple) else str(rates).split(":")
     try:
         low, high = (float(part) for part in (parts if len(parts) > 1 else (*parts, *parts)))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         low = high = math.nan
     if not 0 < low <= high < math.inf:
         raise ValueError("expected LOW:HIGH with 0 < LOW <= HIGH, such as 3e-4:1e-2, or one rate")
@@ -343,10 +346,10 @@ def load_config(path: Path) -> RunConfig:
     if not path.is_file():
         raise MemControlError(f"no configuration file {path}: name an existing YAML file with --config")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        return validated(content, where=str(path))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise MemControlError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        content = read_yaml(path) or {}
+    except ValueError as error:
+        raise MemControlError(f"{path} is not YAML: {error}") from error
+    return validated(content, where=str(path))
 
 
 def validated(content: Mapping[str, Any], *, where: str) -> RunConfig:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from memcontrol.cache import whole_file
-from memcontrol.errors import MaskError
+from memcontrol.errors import MaskError, reason
 from memcontrol.groups import ParameterGroup, architecture_fingerprint, parameter_groups
 from memcontrol.mask_fit import check_sizes, differences
 from memcontrol.mask_records import (
@@ -262,11 +262,12 @@ class Mask:
         Raises:
             MaskError: no such file, or not a mask.
         """
-        file = _file(path)
+        file = Path(path)
         try:
+            file = _file(path)
             content = file.read_bytes()
-        except OSError as error:
-            raise MaskError(f"no mask file {file} ({error.strerror}): give a mask's JSON file or its folder") from error
+        except (OSError, ValueError) as error:  # a path that no file can have is a ValueError
+            raise MaskError(f"no mask file {file} ({reason(error)}): give a mask's JSON file or its folder") from error
         return cls.from_json(content, source=str(file))
 
     def save(self, path: str | Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -10,13 +11,19 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from memcontrol.errors import RunError
+from memcontrol.plain_files import load_json
+
+if TYPE_CHECKING:
+    from memcontrol.run_documents import Document
 
 FRONT_SCHEMA = "memcontrol/front@1"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""Why nothing can be written any more, whatever it is."""
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -33,21 +40,60 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise
 
 
-def read_document(path: Path, schema: str) -> dict[str, Any]:
-    """The content of a JSON file that this program wrote.
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that the disk is full or read-only, which is no fault of what was to be written."""
+    return any(isinstance(one, OSError) and one.errno in FULL for one in (error, error.__cause__))
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The content of a JSON file that holds an object.
 
     Raises:
-        RunError: it cannot be read, is not JSON, or has another schema.
+        RunError: it cannot be read, or holds none.
     """
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = load_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # bytes that are no text are a ValueError too
         raise RunError(f"{path} is not JSON: {error}") from error
-    found = content.get("schema") if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        raise RunError(f"{path}: expected a JSON object with keys")
+    return content
+
+
+def read_document(path: Path, schema: str, kind: type[Document] | None = None) -> dict[str, Any]:
+    """The content of a JSON file that this program wrote.
+
+    Args:
+        kind: what it must be made of; its schema alone is looked at unless given.
+
+    Raises:
+        RunError: it cannot be read, is not JSON, has another schema, or lacks what its readers need.
+    """
+    content = read_object(path)
+    found = content.get("schema")
     if found != schema:
         raise RunError(f"{path}: expected schema {schema}, got {found!r}")
-    known: dict[str, Any] = content
-    return known
+    if kind is not None:
+        check_content(content, kind, path)
+    return content
+
+
+def check_content(content: Mapping[str, Any], kind: type[Document], path: Path) -> None:
+    """Refuse a file's content that is not made as its readers need it.
+
+    Raises:
+        RunError: naming the first key that is missing or wrong.
+    """
+    from pydantic import ValidationError
+
+    from memcontrol.space import validation_message
+
+    try:
+        kind.model_validate_json(json.dumps(content, allow_nan=False))
+    except ValidationError as error:
+        raise RunError(f"{path}: {validation_message(error)}; it was changed, or written by another version") from error
+    except ValueError as error:  # NaN
+        raise RunError(f"{path}: {error}; it was changed, or written by another version") from error
 
 
 @dataclass(frozen=True)
@@ -139,7 +185,9 @@ class RunFolder:
         """
         if not self.front.is_file():
             raise RunError(f"no front.json in {self.path}: name the folder of a search that has finished a trial")
-        return read_document(self.front, FRONT_SCHEMA)
+        from memcontrol.run_documents import FrontDocument
+
+        return read_document(self.front, FRONT_SCHEMA, FrontDocument)
 
     def write_json(self, path: Path, content: Mapping[str, Any]) -> None:
         """Write indented JSON; NaN is refused."""

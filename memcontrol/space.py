@@ -6,12 +6,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from memcontrol.config import Settings
 from memcontrol.errors import SpaceError, nearest_names
 from memcontrol.fingerprint import fingerprint
+from memcontrol.plain_files import read_yaml
 
 SCHEMA = "memcontrol/search-space@1"
 METHODS = ("full", "svdiff", "difffit", "lora")
@@ -180,6 +180,8 @@ def validation_message(error: ValidationError) -> str:
         return ": ".join(part for part in (where, first["msg"]) if part)
     given = repr(first["input"])
     message = first["msg"].removeprefix("Value error, ")
+    if not where and first["type"] == "value_error":
+        return message  # of keys that contradict each other
     if not where:
         message = "expected keys with values"
     return f"{where or 'the whole file'}: {message} (got {given if len(given) <= 80 else given[:77] + '...'})"
@@ -191,11 +193,11 @@ def _shipped(near: str) -> str:
 
 def _read(path: Path) -> SearchSpace:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
     except (OSError, UnicodeDecodeError) as error:
         raise SpaceError(f"search space {path} cannot be read ({error}): give a YAML text file") from error
-    except yaml.YAMLError as error:
-        raise SpaceError(f"search space {path} is not YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise SpaceError(f"search space {path} is not YAML: {error}") from error
     try:
         return SearchSpace.model_validate(content)
     except ValidationError as error:

@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from memcontrol.cli import app
+from memcontrol.cli import app, sharing
 from memcontrol.cli.options import chosen_mitigations, option_name, overridden
 from memcontrol.cli.search import worker_count
 from memcontrol.config import RunConfig, load_config
@@ -289,7 +289,7 @@ def test_weights_and_mitigations_are_repeatable_and_none_clears_those_of_a_file(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"tuning: {step: 3}", "tuning.step: unknown key; did you mean steps? (got 3)"),
+        (b"tuning: {step: 3}", "tuning.step: unknown key; did you mean steps or stop? (got 3)"),
         (b"budget: 3", "budget: unknown key; known: confirm, data, learning_rate, mitigations, model, "),
         (b"search: {budget: 0}", "search.budget: should be greater than or equal to 1 (got 0)"),
         (b"learning_rate: [1.0e-2, 1.0e-3]", "learning_rate: expected LOW:HIGH with 0 < LOW <= HIGH"),
@@ -573,8 +573,10 @@ def test_every_setting_that_search_overrides_is_called_after_its_option():
     keys = [f"data.{key}" for key in settings["data"] if key not in ("fidelity", "copying", "confirmation", "seed")]
     keys += ["model", "space", "learning_rate", "seed", "tuning.steps", "tuning.batch", "sampling.images"]
     keys += ["scoring.objectives", "scoring.encoder_weights", "mitigations", "search.budget", "search.sampler"]
+    keys += ["search.rungs"]
     keys += [f"confirm.{key}" for key in settings["confirm"]]
     others = {"--workers", "--out", "--config", "--json", "--dry-run", "--tflops"}
+    others |= {f"--{name.replace('_', '-')}" for name in sharing.OPTIONS}
     assert {option_name(key) for key in keys} == options - others
 
 
@@ -590,6 +592,9 @@ def test_readme_has_every_command():
 
 @pytest.mark.parametrize("words", [words for page in (README, *DOCS) for words in written_commands(page)], ids=" ".join)
 def test_written_commands_are_ones_that_the_program_has(words):
+    if words[0].startswith("--"):  # of the program itself
+        assert words[0] in {"--help", "--install-completion", "--show-completion"}
+        return
     options, parameters = declared(words[0])
     given = [word for word in words[1:] if word.startswith("--")]
     assert set(given) <= options

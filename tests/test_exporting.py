@@ -50,10 +50,11 @@ def run_of(path, points=FRONT, objectives=OBJECTIVES):
     for number, point in enumerate(points):
         saved_mask(folder.mask(number), number)
         scores = {o["name"]: score(value, o["better"]) for o, value in zip(objectives, point, strict=True)}
-        members.append({"mask": f"masks/trial-{number:03d}.json", "scores": scores})
-    folder.write_json(
-        folder.front, {"schema": FRONT_SCHEMA, "objectives": list(objectives), "front": members, "references": {}}
-    )
+        facts = {"trial": number, "bits": "1", "trains": ["all"], "numel": 6, "learning_rate": 1e-3, "steps": 6}
+        members.append({"mask": f"masks/trial-{number:03d}.json", "scores": scores} | facts)
+    content = {"schema": FRONT_SCHEMA, "objectives": list(objectives), "front": members, "references": {}}
+    facts = {"budget": 3, "sampler": "gp", "seed": 0, "trials": {}, "hypervolume": None, "reference_point": None}
+    folder.write_json(folder.front, content | facts)
     return path
 
 

@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "memcontrol"
 # numbers a group trains is its method's to say.
 ORDER = (
     "errors",
+    "plain_files",
     "fingerprint",
     "cache",
     "measures",
@@ -37,6 +38,7 @@ ORDER = (
     "mask",
     "random_masks",
     "carrying",
+    "run_documents",
     "run",
     "study",
     "exporting",

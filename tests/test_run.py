@@ -79,13 +79,28 @@ def test_front_is_read_back_or_refused(folder):
     with pytest.raises(RunError, match="is not JSON"):
         folder.read_front()
     folder.front.write_text("[]")
-    with pytest.raises(RunError, match=f"expected schema {FRONT_SCHEMA}, got None"):
+    with pytest.raises(RunError, match="expected a JSON object with keys"):
         folder.read_front()
     folder.write_json(folder.front, {"schema": "memcontrol/front@9"})
     with pytest.raises(RunError, match=f"expected schema {FRONT_SCHEMA}, got 'memcontrol/front@9'"):
         folder.read_front()
+    content = {
+        "schema": FRONT_SCHEMA,
+        "objectives": [{"name": "fd@pixels", "better": "lower"}],
+        "budget": 3,
+        "sampler": "gp",
+        "seed": 0,
+        "trials": {},
+        "references": {},
+        "front": [],
+        "hypervolume": None,
+        "reference_point": None,
+    }
+    folder.write_json(folder.front, content)
+    assert folder.read_front() == content
     folder.write_json(folder.front, {"schema": FRONT_SCHEMA, "front": []})
-    assert folder.read_front() == {"schema": FRONT_SCHEMA, "front": []}
+    with pytest.raises(RunError, match=r"front\.json: objectives: Field required"):
+        folder.read_front()
 
 
 def test_json_refuses_nan_and_writes_nothing(folder):

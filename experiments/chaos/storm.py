@@ -190,7 +190,7 @@ def compared(quiet: dict[str, Any], stormy: dict[str, Any], exits: Sequence[int]
     """What the storm is judged by."""
     return {
         "exit codes": list(exits),
-        "trials": stormy["trials"],
+        "states": stormy["trials"],
         "budget exact": stormy["counted"] == quiet["counted"],
         "none twice": stormy["different"] == stormy["counted"],
         "scores the same": None if adaptive else stormy["outcomes"] == quiet["outcomes"],

@@ -11,6 +11,7 @@ from typing import Any
 
 from memcontrol.attacks.groups import SuspectGroup
 from memcontrol.errors import RunError
+from memcontrol.plain_files import load_json
 
 SCHEMA = "memcontrol/extraction@1"
 
@@ -95,7 +96,7 @@ class AttackRecord:
 
     def _result(self, number: int, line: bytes) -> PromptResult:
         try:
-            content = json.loads(line)
+            content = load_json(line)
             schema, key = content.pop("schema"), content.pop("fingerprint")
             result = PromptResult.from_json(content)
         except (ValueError, KeyError, TypeError, AttributeError) as error:

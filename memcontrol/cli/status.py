@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -16,9 +17,9 @@ from memcontrol.cli.sharing import PLACE, Sharing, named_study
 from memcontrol.errors import MemControlError
 
 
-def with_place_options(command: object) -> object:
+def with_place_options(command: Callable[..., None]) -> Callable[..., None]:
     """The command with the options that name a shared study in place of its keyword `place`."""
-    return with_options(command, "place", PLACE)  # type: ignore[arg-type]
+    return with_options(command, "place", PLACE)
 
 
 @with_place_options

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from memcontrol.comparison.methods import FREEZE, METHODS
 from memcontrol.config import DataConfig, Names, Rate, RunConfig, SamplingConfig, ScoringConfig, Settings, TuningConfig
 from memcontrol.errors import MemControlError, nearest_names
+from memcontrol.plain_files import read_yaml
 from memcontrol.space import validation_message
 
 NONE = "none"
@@ -213,11 +214,12 @@ def read_settings(path: Path, kind: type[Read]) -> Read:
         MemControlError: no such file, not YAML, or a key or value that is not allowed (named in the message).
     """
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        return kind.model_validate(content)
+        content: Any = read_yaml(path) or {}
     except OSError as error:
         raise MemControlError(f"no configuration file {path}: name an existing YAML file with --config") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise MemControlError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise MemControlError(f"{path} is not YAML: {error}") from error
+    try:
+        return kind.model_validate(content)
     except ValidationError as error:
         raise MemControlError(f"{path}: {validation_message(error)}") from error

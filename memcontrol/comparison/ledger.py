@@ -37,7 +37,7 @@ class CellWork:
         return self.trial.number
 
 
-class CellLedger(SharedStudy):
+class CellLedger(SharedStudy[Key]):
     """Who trains which row with which seed, and what came of it.
 
     Args:

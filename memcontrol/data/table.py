@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -14,6 +13,7 @@ from memcontrol.config import DataConfig
 from memcontrol.data.decoding import decode_image
 from memcontrol.data.pool import Pool, opened_pool
 from memcontrol.errors import DataError, MissingPackageError
+from memcontrol.plain_files import load_json
 
 PATH_COLUMNS = ("path", "file_name", "image")
 """Tried in this order where the configuration names no path column."""
@@ -114,9 +114,10 @@ def _jsonl_records(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         if not line.strip():
             continue
         try:
-            content = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"line {number} of {path} is not JSON ({error.msg}): write one object per line") from error
+            content = load_json(line)
+        except ValueError as error:
+            why = getattr(error, "msg", error)
+            raise DataError(f"line {number} of {path} is not JSON ({why}): write one object per line") from error
         if not isinstance(content, dict):
             raise DataError(f"line {number} of {path} is not a JSON object: write one object per line")
         rows.append({key: _text(value) for key, value in content.items()})

@@ -8,14 +8,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 
 from memcontrol.errors import RunError, reason
 from memcontrol.finetuning.state_files import file_sha256, read_state, state_names, write_state
+from memcontrol.space import validation_message
 
 SCHEMA = "memcontrol/checkpoint@1"
 KEPT = 2
@@ -39,6 +41,23 @@ class Checkpoint:
 
     step: int
     content: dict[str, Any]
+
+
+def _plain_name(name: str) -> str:
+    if Path(name).name != name:
+        raise ValueError("expected the name of a file beside this one")
+    return name
+
+
+class _Manifest(BaseModel):
+    """What a checkpoint says of itself: whose it is, and of what size its files are."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+    schema_: Annotated[Literal["memcontrol/checkpoint@1"], Field(alias="schema")]
+    step: Annotated[int, Field(ge=0, lt=2**63)]
+    identity: dict[str, str]
+    bytes: dict[Annotated[str, AfterValidator(_plain_name)], int]
+    sha256: dict[str, str | None]
 
 
 class Checkpoints:
@@ -141,9 +160,10 @@ class Checkpoints:
 
     def _manifest(self, folder: Path) -> Mapping[str, Any]:
         """What a checkpoint says of itself, with files of the size that it says."""
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["schema"] != SCHEMA:
-            raise ValueError(f"schema {manifest['schema']}, expected {SCHEMA}")
+        try:
+            manifest = _Manifest.model_validate_json((folder / MANIFEST).read_bytes()).model_dump(by_alias=True)
+        except ValidationError as error:
+            raise ValueError(f"{MANIFEST}: {validation_message(error)}") from error
         for name, size in manifest["bytes"].items():
             found = (folder / name).stat().st_size
             if found != size:

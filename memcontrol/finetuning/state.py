@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from memcontrol.errors import RunError
+from memcontrol.errors import RunError, reason
 
 State = Mapping[str, Any]
 """Text keys; tensors, NumPy arrays, numbers, text and None, or lists and further mappings of such."""
@@ -34,7 +34,8 @@ class TrainingState:
     """
 
     def __init__(self, saved: State | None = None) -> None:
-        self._saved, self._parts = saved, dict[str, Resumable]()
+        self._saved: Any = saved  # from a file, whose parts nobody has looked at yet
+        self._parts = dict[str, Resumable]()
 
     @property
     def resumed(self) -> bool:
@@ -45,15 +46,21 @@ class TrainingState:
         """Keep a part, and give it what was saved of it; a part that is not `Resumable` has nothing to remember.
 
         Raises:
-            RunError: nothing was saved of it.
+            RunError: nothing was saved of it, or what is not its own.
         """
         if not isinstance(part, Resumable):
             return
         self._parts[name] = part
         if self._saved is not None:
-            if name not in self._saved:
+            if not isinstance(self._saved, Mapping) or name not in self._saved:
                 raise RunError(f"the saved state of this training has no {name}: train anew with --overwrite")
-            part.load_state_dict(self._saved[name])
+            try:
+                part.load_state_dict(self._saved[name])
+            except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+                raise RunError(
+                    f"the saved state of this training's {name} does not fit ({reason(error)}): train anew with "
+                    "--overwrite"
+                ) from error
 
     def state_dict(self) -> dict[str, State]:
         """The state of every part."""

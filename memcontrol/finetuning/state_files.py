@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from memcontrol.plain_files import load_json
+
 ARRAY = "$array"
 """Marks the place of an array in JSON; the array is in the safetensors file under the name of that place."""
 NUMBER = "$number"
@@ -49,7 +51,9 @@ def read_state(folder: Path, name: str) -> dict[str, Any]:
     """
     tensors_file, plain_file = state_names(name)
     arrays = load_file(folder / tensors_file)
-    content: dict[str, Any] = _whole(json.loads((folder / plain_file).read_text(encoding="utf-8")), arrays)
+    content = _whole(load_json((folder / plain_file).read_text(encoding="utf-8")), arrays)
+    if not isinstance(content, dict):
+        raise TypeError(f"{plain_file} is no object with keys")
     return content
 
 

@@ -91,7 +91,7 @@ class Session:
             RunError: the folder cannot be written to.
         """
         after = 0 if saved is None else saved.step
-        state = TrainingState(None if saved is None else saved.content["training"])
+        state = TrainingState(None if saved is None else saved.content.get("training", {}))
         last: Step | None = None
         with self._recorded(after) as record:
             stopped = self._resumed(saved) if saved else self._begun(tuning)

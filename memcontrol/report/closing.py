@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from memcontrol.errors import RunError
 from memcontrol.report.confirmed import confirmed_sentences
 from memcontrol.report.inspection import percent_text
 from memcontrol.report.trajectory import Comparison, compare, minimised_points, trajectory, untuned
 from memcontrol.report.wording import mask_blocks, member_name, number_text, rate_text, short_names
-from memcontrol.run import RunFolder
+from memcontrol.run import RunFolder, read_object
 from memcontrol.study.front import front_positions, picked
 
 SCHEMA = "memcontrol/closing@1"
@@ -25,7 +25,11 @@ def trained_percent(folder: RunFolder | None, member: dict[str, Any]) -> float |
     path = None if folder is None else folder.path / member["mask"]
     if path is None or not path.is_file():
         return None
-    return float(json.loads(path.read_text())["trainable"]["percent"])
+    trainable = read_object(path).get("trainable")
+    percent = trainable.get("percent") if isinstance(trainable, dict) else None
+    if not isinstance(percent, int | float):
+        raise RunError(f"{path} does not say what share of the U-Net it trains (trainable.percent): it was changed")
+    return float(percent)
 
 
 def closing_table(front: dict[str, Any], folder: RunFolder | None = None, *, ascii_only: bool = False) -> Table:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import yaml
 
+from memcontrol.errors import RunError
+from memcontrol.plain_files import read_yaml
 from memcontrol.report import read_trials
 from memcontrol.report.inspection import percent_text
 from memcontrol.report.trajectory import Floats
 from memcontrol.report.wording import mask_blocks, member_name, rate_text, short_names, signed_text
-from memcontrol.run import RunFolder
+from memcontrol.run import RunFolder, read_object
 from memcontrol.study.front import hypervolume
 
 Content = Mapping[str, Any]
@@ -221,8 +221,15 @@ def read_run(folder: RunFolder) -> RunReading:
     numbers = [int(row["number"]) for row in rows]
     trials = {n: TrialReading(row, _mask(folder, n), ends.get(n)) for n, row in zip(numbers, rows, strict=True)}
     members = [_on_front(folder, trials[one["trial"]], one) for one in front["front"] if one["trial"] in trials]
-    settings = yaml.safe_load(folder.config.read_text(encoding="utf-8")) if folder.config.is_file() else None
+    settings = _settings(folder)
     return RunReading(folder, front, list(trials.values()), members, settings if isinstance(settings, dict) else {})
+
+
+def _settings(folder: RunFolder) -> Any:
+    try:
+        return read_yaml(folder.config) if folder.config.is_file() else None
+    except ValueError as error:
+        raise RunError(f"{folder.config} is not YAML: {error}") from error
 
 
 def _on_front(folder: RunFolder, trial: TrialReading, member: Content) -> TrialReading:
@@ -235,5 +242,4 @@ def _mask(folder: RunFolder, number: int, at: int | None = None) -> Content | No
     path = folder.mask(number, at)
     if not path.is_file():
         return None
-    content: Content = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    return read_object(path)

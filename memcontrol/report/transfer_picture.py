@@ -52,7 +52,9 @@ def transfer_picture(document: Mapping[str, Any], path: Path) -> bool:
         axes.set_visible(False)
     frame(panels[0], np.array([_mean(row, names) for row in scored.values() if row["role"] != "freeze"]))
     said = f"{counts_text(document)}; bars: 95 % intervals over seeds (Student)"
-    figure.legend(handles=_legend(document), loc="outside lower center", ncols=min(6, 3 * columns), frameon=False, fontsize=8)
+    figure.legend(
+        handles=_legend(document), loc="outside lower center", ncols=min(6, 3 * columns), frameon=False, fontsize=8
+    )
     figure.suptitle("\n".join(textwrap.wrap(said, CAPTION_WIDTH * columns)), fontsize=7, x=0.01, ha="left")
     for axes, own in zip(panels, labels, strict=False):
         separate(axes, own)

@@ -77,13 +77,13 @@ def _score() -> Any:
 
 
 def _front() -> Any:
-    from memcontrol.schemas.documents import FrontDocument
+    from memcontrol.run_documents import FrontDocument
 
     return FrontDocument
 
 
 def _confirmation() -> Any:
-    from memcontrol.schemas.documents import ConfirmationDocument
+    from memcontrol.run_documents import ConfirmationDocument
 
     return ConfirmationDocument
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from memcontrol.schemas.documents import Direction, Document
+from memcontrol.run_documents import Direction, Document
 
 
 class SeedMean(Document):

@@ -17,7 +17,7 @@ HOPELESS = 5
 """So many failed trials with none completed end a search."""
 
 
-class BudgetStudy(SharedStudy):
+class BudgetStudy(SharedStudy[Hashable]):
     """A study whose trials are proposed one after another, until so many are finished.
 
     Attributes:
@@ -47,17 +47,19 @@ class BudgetStudy(SharedStudy):
 
     def _claim(self) -> optuna.Trial | None:
         with self.lock:
-            self.recover()
-            while self._has_room():
-                if not any(trial.state == TrialState.WAITING for trial in self.trials()):
-                    trials = self.trials()
+            trials = self.recover()  # reading all trials is most of a claim's cost: again only after a change
+            while self._has_room(trials):
+                if not any(trial.state == TrialState.WAITING for trial in trials):
                     params = self.proposed(self.history(trials), len(trials))
                     if params is None:
                         return None
                     self.queue(params, self.distributions(), {})
-                trial = self.take(self.distributions())
-                if trial is not None and not self._seen_before(trial):
+                    trials = self.trials()
+                trial = self.take(self.distributions(), trials)
+                trials = self.trials()
+                if trial is not None and not self._seen_before(trial, trials):
                     return trial
+                trials = self.trials()
         return None
 
     def enqueue(self, candidates: Sequence[Mapping[str, Any]]) -> None:
@@ -65,10 +67,12 @@ class BudgetStudy(SharedStudy):
 
         def queued() -> None:
             with self.lock:
+                known = set(self.latest())
                 for params in candidates:
                     wanted = self.work_of(optuna.create_trial(value=0.0, params=dict(params), distributions=all_of))
-                    if wanted not in self.latest():
+                    if wanted not in known:
                         self.queue(params, all_of, {})
+                        known.add(wanted)
 
         all_of = self.distributions()
         self.database.patiently(queued)
@@ -76,7 +80,7 @@ class BudgetStudy(SharedStudy):
     def history(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """The trials that a proposal depends on: not what was interrupted and comes again."""
         names = self.distributions().keys()
-        return [t for t in trials if t.params.keys() >= names and (not was_interrupted(t) or self.given_up(t))]
+        return [t for t in trials if t.params.keys() >= names and (not was_interrupted(t) or self.given_up(t, trials))]
 
     def counted(self, trials: Sequence[FrozenTrial] | None = None) -> list[FrozenTrial]:
         """Trials that use the budget."""
@@ -86,9 +90,9 @@ class BudgetStudy(SharedStudy):
         """Whether a place in the budget is free, as far as can be seen without a claim."""
         return self._claimed(self.trials()) < self.budget
 
-    def _has_room(self) -> bool:
-        trials = self.trials()
-        failed = [t for t in trials if t.state == TrialState.FAIL and (not was_interrupted(t) or self.given_up(t))]
+    def _has_room(self, trials: Sequence[FrozenTrial]) -> bool:
+        ended = [trial for trial in trials if trial.state == TrialState.FAIL]
+        failed = [trial for trial in ended if not was_interrupted(trial) or self.given_up(trial, trials)]
         if len(failed) >= HOPELESS and len(failed) >= len(self.counted(trials)):
             reason = failed[-1].user_attrs.get("error", "its workers were lost")
             raise RunError(f"{len(failed)} trials failed, the last because: {reason}")
@@ -98,9 +102,8 @@ class BudgetStudy(SharedStudy):
         running = sum(trial.state == TrialState.RUNNING for trial in trials)
         return len(self.counted(trials)) + running
 
-    def _seen_before(self, trial: optuna.Trial) -> bool:
+    def _seen_before(self, trial: optuna.Trial, trials: Sequence[FrozenTrial]) -> bool:
         """Whether another trial is for the same; then this one, enqueued by hand, is ended."""
-        trials = self.trials()
         own = trials[trial.number]
         for other in trials:
             same = other.number != own.number and self.work_of(other) == self.work_of(own)

@@ -9,6 +9,7 @@ import numpy as np
 
 from memcontrol.errors import RunError
 from memcontrol.run import RunFolder, read_document
+from memcontrol.run_documents import ConfirmationDocument
 
 SCHEMA = "memcontrol/confirmation@1"
 Kind = Literal["front", "full", "random"]
@@ -28,7 +29,7 @@ def read_confirmation(folder: RunFolder) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return read_document(path, SCHEMA)
+        return read_document(path, SCHEMA, ConfirmationDocument)
     except RunError as error:
         raise RunError(f"{error}; move {folder.confirmation} away to confirm anew") from error
 
@@ -42,7 +43,7 @@ def with_confirmed(front: Mapping[str, Any], confirmation: Mapping[str, Any] | N
         front: the content of `front.json`, confirmed or not.
         confirmation: of the same folder; rows of masks that are not on this front are left out.
     """
-    belongs = confirmation is not None and confirmation["run"]["seed"] == front["seed"]
+    belongs = confirmation is not None and _belongs(confirmation, front)
     rows: list[Mapping[str, Any]] = [row for row in confirmation["rows"] if row["seeds"]] if confirmation else []
     own = [_row_of(member, rows) if belongs else None for member in front["front"]]
     trials = {row["trial"] for row in own if row is not None}
@@ -58,6 +59,13 @@ def with_confirmed(front: Mapping[str, Any], confirmation: Mapping[str, Any] | N
         facts = ("seeds", "held_out", "scores", "confidence", "failed")
         section = {key: confirmation[key] for key in facts} | {"rows": [dict(row) for row in others]}
     return dict(front) | {"front": members, "confirmation": section}
+
+
+def _belongs(confirmation: Mapping[str, Any], front: Mapping[str, Any]) -> bool:
+    """Whether a confirmation is of this run, and scored what the front is of."""
+    scored = {name for row in confirmation["rows"] if row["seeds"] for name in row["scores"]}
+    wanted = {objective["name"] for objective in front["objectives"]}
+    return bool(confirmation["run"]["seed"] == front["seed"]) and (not scored or wanted <= scored)
 
 
 def _row_of(member: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:

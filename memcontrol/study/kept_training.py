@@ -58,4 +58,9 @@ def _newest(folder: Path, identity: Mapping[str, str], accelerator: Accelerator)
         Checkpoints(attempt, identity, accelerator).latest(lambda _: None)
         for attempt in (sorted(folder.iterdir()) if folder.is_dir() else ())
     ]
-    return max((one for one in found if one is not None), key=lambda one: one.step, default=None)
+    return max((one for one in found if one is not None and _is_whole(one)), key=lambda one: one.step, default=None)
+
+
+def _is_whole(saved: Checkpoint) -> bool:
+    losses = saved.content.get("losses")
+    return "training" in saved.content and isinstance(losses, list) and all(isinstance(one, float) for one in losses)

@@ -6,7 +6,6 @@ what comes next, mine" one act, so any number of workers run exactly the budget 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from memcontrol.run import RunFolder
+from memcontrol.run import RunFolder, check_content, read_object
+from memcontrol.run_documents import ReferenceFile
 from memcontrol.score import direction, is_fidelity, minimised
 from memcontrol.study.budget import BudgetStudy, all_params
 from memcontrol.study.candidate import Candidate
@@ -215,8 +215,10 @@ class Ledger(BudgetStudy):
         self.folder.write_json(self._reference_path(name), {"name": name, "points": points, "error": error})
 
     def _written_references(self) -> dict[str, list[dict[str, Any]]]:
-        found = [json.loads(path.read_text()) for path in sorted(self.folder.references.glob("*.json"))]
-        return {content["name"]: content["points"] for content in found if content["points"]}
+        found = {path: read_object(path) for path in sorted(self.folder.references.glob("*.json"))}
+        for path, content in found.items():
+            check_content(content, ReferenceFile, path)
+        return {path.stem: content["points"] for path, content in found.items() if content["points"]}
 
     def _reference_path(self, name: str) -> Path:
         return self.folder.references / f"{name}.json"

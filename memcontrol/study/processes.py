@@ -163,6 +163,11 @@ def _in_process(work: Work, order: Any, number: int, device: str, voice: Any) ->
         work(order, number, device, tell)
     except MemControlError as error:
         voice.send(_Stopped(str(error)))
+    except OSError as error:
+        if error.errno is None:
+            raise
+        where = "" if error.filename is None else f" {error.filename}"
+        voice.send(_Stopped(f"cannot read or write{where}: {error.strerror}; make room or choose another place"))
     except KeyboardInterrupt:
         pass
     finally:

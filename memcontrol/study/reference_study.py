@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +22,10 @@ class ReferenceWork:
     trial: optuna.Trial
 
 
-class ReferenceStudy(SharedStudy):
+class ReferenceStudy(SharedStudy[str]):
     """Who scores which reference, and what came of it; a trial's value is its wall time in seconds."""
 
-    def work_of(self, trial: FrozenTrial) -> Hashable | None:
+    def work_of(self, trial: FrozenTrial) -> str | None:
         """The reference's name."""
         return trial.user_attrs.get(NAME)
 

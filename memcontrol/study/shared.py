@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 import optuna
 from filelock import FileLock, Timeout
@@ -39,6 +39,10 @@ CLAIMED_BY = "claimed by"
 """Attribute that names a trial's worker: `HOST:PROCESS`."""
 
 
+Work = TypeVar("Work", bound=Hashable)
+"""What a trial is for."""
+
+
 class Claimed(Protocol):
     """A piece of work that one worker has."""
 
@@ -47,7 +51,7 @@ class Claimed(Protocol):
         """The trial that it is in the study."""
 
 
-class SharedStudy:
+class SharedStudy(Generic[Work]):
     """A study in Optuna's relational storage; who claims from it holds `lock`, so that a claim is one act.
 
     A trial waits until it is taken; its worker then beats for it. One that is not heard of any more is failed, and
@@ -124,14 +128,18 @@ class SharedStudy:
         """Whether some trial is unfinished, so that its worker's loss or its failure could leave something to do."""
         return any(trial.state == TrialState.RUNNING for trial in self.trials())
 
-    def work_of(self, trial: FrozenTrial) -> Hashable | None:
+    def work_of(self, trial: FrozenTrial) -> Work | None:
         """What a trial is for, the same for one that is tried again; None where that cannot be told."""
         raise NotImplementedError
 
-    def latest(self) -> dict[Hashable, FrozenTrial]:
-        """What became of each piece of work: where it completed or was pruned, that, else its last trial."""
-        found: dict[Hashable, FrozenTrial] = {}
-        for trial in self.trials():
+    def latest(self, trials: Sequence[FrozenTrial] | None = None) -> dict[Work, FrozenTrial]:
+        """What became of each piece of work: where it completed or was pruned, that, else its last trial.
+
+        Args:
+            trials: all of them, where they were read already.
+        """
+        found: dict[Work, FrozenTrial] = {}
+        for trial in self.trials() if trials is None else trials:
             work = self.work_of(trial)
             counted = (TrialState.COMPLETE, TrialState.PRUNED)
             if work is not None and not (work in found and found[work].state in counted):
@@ -153,12 +161,20 @@ class SharedStudy:
         )
         self.study.add_trial(waiting)
 
-    def take(self, distributions: dict[str, BaseDistribution] | None = None) -> optuna.Trial | None:
+    def take(
+        self,
+        distributions: dict[str, BaseDistribution] | None = None,
+        trials: Sequence[FrozenTrial] | None = None,
+    ) -> optuna.Trial | None:
         """The first trial that waits, to be worked on; None where none does. The lock is held.
 
         It beats before it runs, so that every trial that runs has been heard of.
+
+        Args:
+            trials: all of them, where they were read already.
         """
-        waiting = next((trial for trial in self.trials() if trial.state == TrialState.WAITING), None)
+        known = self.trials() if trials is None else trials
+        waiting = next((trial for trial in known if trial.state == TrialState.WAITING), None)
         if waiting is None:
             return None
         self.database.beat(waiting._trial_id)
@@ -169,18 +185,23 @@ class SharedStudy:
         trial.set_user_attr(CLAIMED_BY, f"{socket.gethostname()}:{os.getpid()}")
         return trial
 
-    def recover(self) -> None:
+    def recover(self) -> list[FrozenTrial]:
         """Fail trials that are not heard of any more, and queue again what ended by no fault of its own.
 
         The lock is held.
+
+        Returns:
+            all trials as they are then.
         """
         self._recovered_at = time.monotonic()
         with quiet():
             fail_stale_trials(self.study)
             again = RetryHeartbeatStaleTrialCallback()
-        for trial in self.latest().values():
-            if was_interrupted(trial) and not self.given_up(trial):
-                again(self.study, self._afresh(trial))
+        trials = self.trials()
+        lost = [t for t in self.latest(trials).values() if was_interrupted(t) and not self.given_up(t, trials)]
+        for trial in lost:
+            again(self.study, self._afresh(trial))
+        return self.trials() if lost else trials
 
     def recovery_due(self) -> bool:
         """Whether the last look for lost workers was a heartbeat ago."""
@@ -202,12 +223,16 @@ class SharedStudy:
         """Attributes of a trial that the one has too that takes its place."""
         return {}
 
-    def given_up(self, trial: FrozenTrial) -> bool:
-        """Whether a trial's workers were lost so often that it is not tried again."""
+    def given_up(self, trial: FrozenTrial, trials: Sequence[FrozenTrial] | None = None) -> bool:
+        """Whether a trial's workers were lost so often that it is not tried again.
+
+        Args:
+            trials: all of them, where they were read already.
+        """
         if not was_interrupted(trial) or GIVEN_BACK in trial.user_attrs:
             return False
-        trials = {one.number: one for one in self.trials()}
-        before = [trials[number] for number in lost_before(trial) if number in trials]
+        known = {one.number: one for one in (self.trials() if trials is None else trials)}
+        before = [known[number] for number in lost_before(trial) if number in known]
         return 1 + sum(GIVEN_BACK not in one.user_attrs for one in before) > RETRIES
 
     def release_running(self) -> int:

@@ -12,9 +12,10 @@ import torch
 
 from memcontrol.cache import Cache
 from memcontrol.config import RunConfig
+from memcontrol.errors import RunError, reason
 from memcontrol.fingerprint import fingerprint
 from memcontrol.mitigations.plan import MitigationPlan
-from memcontrol.run import RunFolder
+from memcontrol.run import RunFolder, is_full
 from memcontrol.study.artifacts import upload
 from memcontrol.study.events import Listener, Progress
 from memcontrol.study.execution import Execution
@@ -25,6 +26,7 @@ from memcontrol.study.pictures import beside_training
 from memcontrol.study.reference_study import ReferenceWork
 from memcontrol.study.references import reference_names, score_reference
 from memcontrol.study.rungs import Record
+from memcontrol.study.shared import Claimed, SharedStudy
 from memcontrol.study.telling import Teller
 from memcontrol.study.trial import Evaluation, Laboratory, OnStep, Reached
 
@@ -94,9 +96,10 @@ class Worker:
             study.abandon(work)
             raise
         except Exception as error:  # noqa: BLE001 - a reference that fails does so alone, and says why
-            reason = f"{type(error).__name__}: {error}"
-            self.ledger.write_reference(work, [], 0, reason)
-            self.teller.finished(name, None, began, reason)
+            self._end_where_full(error, study, work)
+            why = f"{type(error).__name__}: {error}"
+            self.ledger.write_reference(work, [], 0, why)
+            self.teller.finished(name, None, began, why)
             return
         points = [_point(rate, evaluation) for rate, evaluation in scored]
         counts = self.ledger.write_reference(work, points, round(time.monotonic() - began, 2))
@@ -121,11 +124,12 @@ class Worker:
             self.ledger.abandon(work)
             raise
         except Exception as error:  # noqa: BLE001 - one failing trial fails alone, and says why
-            reason = f"{type(error).__name__}: {error}"
-            counts = self.ledger.fail(work, reason, self.teller.facts(began))
+            self._end_where_full(error, self.ledger, work)
+            why = f"{type(error).__name__}: {error}"
+            counts = self.ledger.fail(work, why, self.teller.facts(began))
             if counts and kept is not None:
                 kept.clear()
-            self.teller.finished(name, work.number, began, reason if counts else DROPPED)
+            self.teller.finished(name, work.number, began, why if counts else DROPPED)
             return
         facts = self.teller.facts(began) | {"loss": evaluation.loss, "steps": evaluation.steps}
         if judge.pruned is not None:
@@ -144,6 +148,19 @@ class Worker:
             kept.clear()
         scores = {objective: evaluation.scores[objective].value for objective in objectives}
         self.teller.finished(name, work.number, began, scores=scores)
+
+    def _end_where_full(self, error: Exception, study: SharedStudy[Any], work: Claimed) -> None:
+        """Give the work back where nothing can be written any more: it, and what follows it, would fail for that alone.
+
+        Raises:
+            RunError: that is so.
+        """
+        if is_full(error):
+            study.abandon(work)
+            raise RunError(
+                f"cannot write to {self.folder.path} ({reason(error)}): what was finished is kept; make room there, "
+                "and the same command goes on"
+            ) from error
 
     def _kept(self, work: TrialWork, plan: MitigationPlan) -> KeptTraining | None:
         """Where the trial's training is kept, if it is; ensembles begin anew."""

@@ -2,15 +2,18 @@
 
 import multiprocessing
 import os
+import resource
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import optuna
 import pytest
 from optuna.trial import TrialState
-from sqlalchemy import make_url, text
+from sqlalchemy import event, make_url, text
 from trivial import Integers, Order, values, work
 
 from memcontrol.errors import MemControlError, RunError
@@ -185,6 +188,28 @@ def test_killed_and_stopped_workers_lose_nothing_and_count_nothing_twice(order, 
     assert states(study).count("FAIL") >= 2
 
 
+def test_workers_on_one_file_outlive_one_of_them_with_an_exact_budget(local):
+    """Four workers on SQLite, one killed inside a trial: what it had is scored by another."""
+    order = replace(local, budget=10, size=40, seconds=0.5, execution=Execution(heartbeat_s=1, grace_s=4))
+    study, context = Integers(order), multiprocessing.get_context("spawn")
+    workers = [context.Process(target=work, args=(order, n, "cpu", print_nothing), daemon=True) for n in range(4)]
+    for process in workers:
+        process.start()
+    killed = workers[0].pid
+    wait_until(lambda: killed in running_of(study))
+    os.kill(killed, signal.SIGKILL)
+    for process in workers:
+        process.join(timeout=120)
+    assert [process.exitcode for process in workers] == [-signal.SIGKILL, 0, 0, 0]
+    trials = study.trials()
+    done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    assert len(done) == len({trial.params["x"] for trial in done}) == order.budget
+    assert all(trial.values == values(trial.params["x"]) for trial in done)
+    [lost] = [trial for trial in trials if trial.state == TrialState.FAIL]
+    assert lost.user_attrs["claimed by"].endswith(f":{killed}")
+    assert lost.params["x"] in {trial.params["x"] for trial in done}
+
+
 def print_nothing(event):
     pass
 
@@ -268,3 +293,114 @@ def test_a_study_that_cannot_be_written_is_one_line(local):
     local.folder.joinpath("study.db").write_bytes(b"this is no database any more" * 200)
     with pytest.raises(RunError, match=r"cannot use the study in .*study\.db \(.*not a database"):
         study.claim()
+
+
+# A storage that cannot be written
+
+
+@contextmanager
+def full_disk(study):
+    """No file may grow beyond the study's size: as on a full disk, writes fail."""
+    size = study.order.folder.joinpath("study.db").stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
+def no_free_page(study):
+    """SQLite may not take another page, which it calls a full disk."""
+
+    def limit(connection, _record):
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    with on_connect(study, limit):
+        yield
+
+
+@contextmanager
+def read_only(study):
+    """SQLite may not write."""
+    with on_connect(study, lambda connection, _record: connection.execute("PRAGMA query_only = on")):
+        yield
+
+
+@contextmanager
+def on_connect(study, act):
+    engine = study.database.storage.engine
+    study.database.storage.remove_session()
+    engine.dispose()
+    event.listen(engine, "connect", act)
+    try:
+        yield
+    finally:
+        event.remove(engine, "connect", act)
+        study.database.storage.remove_session()
+        engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("broken", "why"),
+    [
+        (full_disk, "disk I/O error|database or disk is full"),
+        (no_free_page, "database or disk is full"),
+        (read_only, "attempt to write a readonly database"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_one_line_and_the_study_goes_on_later(local, broken, why):
+    study = Integers(local)
+    finish(study, study.claim())
+    with broken(study), pytest.raises(RunError, match=why) as refused:
+        finish_with_much_to_say(study)
+    assert "\n" not in str(refused.value)
+    assert str(refused.value).startswith(f"cannot use the study in {local.folder / 'study.db'} (")
+    later = Integers(replace(local, budget=3))
+    assert states(later) in (["COMPLETE"], ["COMPLETE", "WAITING"], ["COMPLETE", "RUNNING"])
+    later.release_running()
+    while (trial := later.claim()) is not None:
+        assert finish(later, trial)
+    complete = [trial for trial in later.trials() if trial.state == TrialState.COMPLETE]
+    assert sorted(trial.params["x"] for trial in complete) == [0, 1, 2]
+    assert all(trial.values == values(trial.params["x"]) for trial in complete)
+
+
+def finish_with_much_to_say(study):
+    study.end(heard(trial := study.claim()), {"told": "much" * 50_000}, values(trial.params["x"]))
+
+
+def test_a_server_that_takes_no_writes_is_one_line_and_the_study_goes_on_later(order, server):
+    study = Integers(order)
+    finish(study, study.claim())
+    server.execute("ALTER DATABASE postgres SET default_transaction_read_only = on")
+    try:
+        study.database.rest()
+        began = time.monotonic()
+        with pytest.raises(RunError, match=r"cannot use the study in postgresql://.*read-only transaction"):
+            study.claim()
+        assert time.monotonic() - began < 60, "nothing that passes by itself is waited for"
+    finally:
+        server.execute("BEGIN READ WRITE; ALTER DATABASE postgres RESET default_transaction_read_only; COMMIT")
+    study.database.rest()
+    later = Integers(order)
+    while (trial := later.claim()) is not None:
+        assert finish(later, trial)
+    assert states(later) == ["COMPLETE"] * order.budget
+
+
+def test_a_claim_reads_all_trials_only_after_a_change(local, monkeypatch):
+    study, reads = Integers(replace(local, budget=50)), []
+    for _ in range(4):
+        finish(study, study.claim())
+    read = study.trials
+
+    def counted():
+        reads.append(1)
+        return read()
+
+    monkeypatch.setattr(study, "trials", counted)
+    study.claim()
+    assert len(reads) <= 4

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import resource
 import threading
 import time
 import urllib.request
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 from memcontrol.cli import app
 from memcontrol.errors import MemControlError, RunError
 from memcontrol.run import RunFolder
+from memcontrol.study import search as search_module
 from memcontrol.study.artifacts import artifact_store
 from memcontrol.study.cluster import Cluster, ClusterWorker, run_on_cluster
 from memcontrol.study.events import Note
@@ -40,6 +42,10 @@ def run(*args, **environment):
 
 def changed(config, **values):
     return config.model_copy(update={"search": config.search.model_copy(update={**NOTHING, **values})})
+
+
+def unconfirmed(config):
+    return config.model_copy(update={"confirm": config.confirm.model_copy(update={"seeds": 0})})
 
 
 def ignored(event):
@@ -217,6 +223,29 @@ def test_a_lost_worker_costs_no_more_than_since_the_last_checkpoint(small_config
     book = open_ledger(laboratory, folder, execution)
     assert [trial.state.name for trial in book.trials()] == ["FAIL", "COMPLETE"]
     assert not list((folder.path / "unfinished").iterdir())
+
+
+def test_a_search_whose_disk_is_full_is_one_line_and_goes_on_later(small_config, laboratory, tmp_path, monkeypatch):
+    shared = {"frozen": laboratory.frozen, "dataset": laboratory.dataset}
+    monkeypatch.setattr(search_module, "Laboratory", lambda config, **given: Laboratory(config, **given | shared))
+    out, settings = tmp_path / "run", tmp_path / "config.yaml"
+    settings.write_text(unconfirmed(small_config).to_yaml())
+    command = ["search", "--config", settings, "--workers", "1", "--out", out]
+    first = run(*command, "--budget", "1")
+    assert first.exit_code == 0, first.output
+    kept = (out / "front.json").read_text()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (out.joinpath("study.db").stat().st_size, before[1]))
+    try:
+        result = run(*command, "--budget", "3")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert result.exit_code == 1, result.output
+    assert "cannot use the study in" in result.stderr or "cannot write to" in result.stderr
+    assert "Traceback" not in result.output
+    assert json.loads(kept)["front"][0] in json.loads((out / "front.json").read_text())["front"]
+    assert run(*command, "--budget", "3").exit_code == 0
+    assert json.loads((out / "front.json").read_text())["trials"]["complete"] == 3
 
 
 def test_a_trial_that_hangs_ends_at_its_limit_and_is_not_tried_again(tmp_path):

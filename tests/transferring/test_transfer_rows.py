@@ -120,10 +120,12 @@ def run_folder(tiny, path):
         kept = {
             name: {"value": one, "low": one, "high": one, "n": 8, "better": "lower"} for name, one in values.items()
         }
-        members.append({"mask": f"masks/trial-{trial:03d}.json", "scores": kept})
+        facts = {"trial": trial, "bits": "1", "trains": ["ends"], "numel": 6, "learning_rate": 1e-3, "steps": 6}
+        members.append({"mask": f"masks/trial-{trial:03d}.json", "scores": kept} | facts)
     objectives = [{"name": name, "better": "lower"} for name in ("fd@pixels", "copy_gap@pixels")]
     content = {"schema": "memcontrol/front@1", "objectives": objectives, "front": members, "references": {}}
-    (path / "front.json").write_text(json.dumps(content))
+    facts = {"budget": 3, "sampler": "gp", "seed": 0, "trials": {}, "hypervolume": None, "reference_point": None}
+    (path / "front.json").write_text(json.dumps(content | facts))
     return path
 
 

@@ -1,16 +1,37 @@
-"""The JSON documents that searches, confirmations, comparisons and transfers write, as their readers may expect them.
+"""The JSON documents that searches and confirmations write, as their readers may expect them.
 
 Keys may be added to them without a new version of their schema: readers ignore what they do not know.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from memcontrol.measures import Better
 from memcontrol.score import Score
+
+LONGEST_PATH = 256
+
+
+def _inside(path: str) -> str:
+    whole = PurePosixPath(path)
+    if not 0 < len(path) < LONGEST_PATH or "\0" in path or "\\" in path or whole.is_absolute() or ".." in whole.parts:
+        raise ValueError("expected the path of a file inside the run folder")
+    return path
+
+
+def _counted(number: int) -> int:
+    if not 0 <= number < 2**63:
+        raise ValueError("expected a number from 0 on")
+    return number
+
+
+Count = Annotated[int, AfterValidator(_counted)]
+InsidePath = Annotated[str, AfterValidator(_inside)]
+"""Relative to the run folder, and not out of it."""
 
 
 class Document(BaseModel):
@@ -37,7 +58,7 @@ class ReferencePoint(Document):
     """
 
     learning_rate: float | None
-    steps: int
+    steps: Count
     loss: float | None
     scores: dict[str, Score]
 
@@ -91,14 +112,14 @@ class Member(Document):
         dominated_by: names of what does.
     """
 
-    mask: str
-    trial: int
+    mask: InsidePath
+    trial: Count
     bits: str
     trains: list[str]
-    numel: int
+    numel: Count
     learning_rate: float | None
     mitigations: list[str] = Field(default_factory=list)
-    steps: int
+    steps: Count
     scores: dict[str, Score]
     confirmed: ConfirmedScores | None = None
     dominated_after_confirmation: bool | None = None
@@ -133,6 +154,19 @@ class FrontDocument(Document):
     reference_point: list[float] | None
     confirmation: dict[str, Any] | None = None
 
+    @model_validator(mode="after")
+    def _all_objectives_are_scored(self) -> Self:
+        wanted = [objective.name for objective in self.objectives]
+        if len(set(wanted)) < len(wanted):
+            raise ValueError(f"objectives {', '.join(wanted)}: expected each once")
+        scored = [member.scores for member in self.front]
+        scored += [point.scores for points in self.references.values() for point in points]
+        for scores in scored:
+            for name in wanted:
+                if name not in scores:
+                    raise ValueError(f"no score of the objective {name} in one of its masks or references")
+        return self
+
 
 class ConfirmedRow(Document):
     """What was trained again.
@@ -152,13 +186,20 @@ class ConfirmedRow(Document):
     kind: Literal["front", "full", "random"]
     trial: int | None
     bits: str | None
-    mask: str | None
+    mask: InsidePath | None
     learning_rate: float | None
-    steps: int
+    steps: Count
     mitigations: list[str]
     numel: int | None
     seeds: list[int]
     scores: dict[str, SeedScore]
+
+    @model_validator(mode="after")
+    def _each_seed_has_a_value(self) -> Self:
+        for name, score in self.scores.items():
+            if len(score.values) != len(self.seeds):
+                raise ValueError(f"{len(score.values)} values of {name} for {len(self.seeds)} seeds")
+        return self
 
 
 class ConfirmationDocument(Document):
@@ -185,3 +226,26 @@ class ConfirmationDocument(Document):
     failed: list[dict[str, Any]]
     seeds: list[int]
     rows: list[ConfirmedRow]
+
+    @model_validator(mode="after")
+    def _rows_have_all_scores(self) -> Self:
+        if "seed" not in self.run:
+            raise ValueError("run: expected the search's seed")
+        for row in self.rows:
+            lacking = sorted({score.name for score in self.scores} - row.scores.keys()) if row.seeds else []
+            if lacking:
+                raise ValueError(f"row {row.name}: no {lacking[0]}")
+        return self
+
+
+class ReferenceFile(Document):
+    """`references/NAME.json`: one reference that was scored, or why it was not.
+
+    Attributes:
+        name: as the file's.
+        error: null where it was scored.
+    """
+
+    name: str
+    points: list[ReferencePoint]
+    error: str | None = None
