@@ -518,7 +518,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_completes(config, tmp_pa
         start_new_session=True,
     )
     try:
-        wait_for(lambda: log.exists() and '"trial ' in log.read_text(), 120, "a first trial")
+        wait_for(lambda: log.exists() and '"trial ' in log.read_text(), 300, "a first trial")
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the program and its workers
         _, errors = process.communicate(timeout=60)
     finally:
