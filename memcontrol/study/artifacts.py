@@ -38,7 +38,9 @@ def artifact_store(place: str) -> ArtifactStore:
 
         return Boto3ArtifactStore(bucket)
     except ImportError as error:
-        raise MissingPackageError(f"--artifacts {place} needs boto3: pip install boto3") from error
+        raise MissingPackageError(
+            f"--artifacts {place} needs boto3: pip install -c constraints.txt memcontrol[s3]"
+        ) from error
 
 
 def upload(file: Path, trial: optuna.Trial, place: str) -> None:

@@ -13,6 +13,10 @@ from memcontrol.errors import RunError
 from memcontrol.study.shared import SharedStudy, was_interrupted
 
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
+SEARCH = "search"
+"""Name of a search's study in a run folder."""
+BUDGET = "budget"
+"""Attribute of a study: how many trials it is to have."""
 HOPELESS = 5
 """So many failed trials with none completed end a search."""
 

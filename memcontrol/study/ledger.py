@@ -19,18 +19,15 @@ from optuna.trial import FrozenTrial, TrialState
 from memcontrol.run import RunFolder, check_content, read_object
 from memcontrol.run_documents import ReferenceFile
 from memcontrol.score import direction, is_fidelity, minimised
-from memcontrol.study.budget import BudgetStudy, all_params
+from memcontrol.study.budget import BUDGET, SEARCH, BudgetStudy, all_params
 from memcontrol.study.candidate import Candidate
 from memcontrol.study.execution import Execution
 from memcontrol.study.proposals import Proposer, chosen_sampler
-from memcontrol.study.reference_study import ReferenceStudy, ReferenceWork
+from memcontrol.study.reference_study import ReferenceStudy, ReferenceWork, references_of
 from memcontrol.study.rungs import CHECKPOINTS, RUNGS, Floats, Judgement, Record, at_rung, records, undominated
 from memcontrol.study.shared import lost_before, was_interrupted
-from memcontrol.study.status import BUDGET, NAME, REFERENCES
 from memcontrol.study.storage import quiet
 from memcontrol.study.trial import Evaluation, Laboratory, Reached
-
-STUDY = NAME
 
 
 @dataclass(frozen=True)
@@ -69,10 +66,10 @@ class Ledger(BudgetStudy):
         execution: Execution | None = None,
     ) -> None:
         self.proposer, self.budget, self.judgement = proposer, budget, judgement or Judgement()
-        name = (execution.study if execution else None) or STUDY
+        name = (execution.study if execution else None) or SEARCH
         super().__init__(folder, name, directions=proposer.directions, identity=identity, execution=execution)
         self.reference_study = ReferenceStudy(
-            folder, f"{name}-{REFERENCES}", directions=("minimize",), identity=identity, database=self.database
+            folder, references_of(name), directions=("minimize",), identity=identity, database=self.database
         )
         if not self.execution.shared:
             self.reference_study.adopt(self._written_references())

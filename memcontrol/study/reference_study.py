@@ -14,6 +14,11 @@ from memcontrol.study.shared import SharedStudy, was_interrupted
 NAME = "reference"
 
 
+def references_of(study: str) -> str:
+    """Name of the study of a search's references."""
+    return f"{study}-references"
+
+
 @dataclass(frozen=True)
 class ReferenceWork:
     """A reference to score, and the trial that it is in its study."""

@@ -14,15 +14,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from memcontrol.errors import RunError
 from memcontrol.run import RunFolder
-from memcontrol.study.budget import COUNTED
+from memcontrol.study.budget import BUDGET, COUNTED, SEARCH
 from memcontrol.study.execution import Execution
+from memcontrol.study.reference_study import references_of
 from memcontrol.study.shared import CLAIMED_BY, was_interrupted
 from memcontrol.study.storage import StudyDatabase, quiet
-
-BUDGET = "budget"
-"""Attribute of a study: how many trials it is to have."""
-NAME = "search"
-REFERENCES = "references"
 
 
 @dataclass(frozen=True)
@@ -79,7 +75,7 @@ def status_of(folder: RunFolder, execution: Execution) -> Status:
     """
     if not execution.shared and not folder.study.is_file():
         raise RunError(f"no study in {folder.path}: name the folder of a search, or --study and its storage")
-    database, name = StudyDatabase(folder, execution), execution.study or NAME
+    database, name = StudyDatabase(folder, execution), execution.study or SEARCH
     try:
         return database.patiently(lambda: _read(database, name))
     finally:
@@ -89,11 +85,12 @@ def status_of(folder: RunFolder, execution: Execution) -> Status:
 def _read(database: StudyDatabase, name: str) -> Status:
     known = optuna.get_all_study_names(storage=database.storage)
     if name not in known:
-        named = [one for one in known if not one.endswith(f"-{REFERENCES}")]
+        apart = {references_of(one) for one in known}
+        named = [one for one in known if one not in apart]
         raise RunError(f"no study {name} in {database.shown} (studies: {', '.join(named) or 'none'})")
     study = optuna.load_study(study_name=name, storage=database.storage)
     trials = study.get_trials(deepcopy=False)
-    references = f"{name}-{REFERENCES}"
+    references = references_of(name)
     scored = optuna.load_study(study_name=references, storage=database.storage) if references in known else None
     workers = _workers(database, [*trials, *(scored.get_trials(deepcopy=False) if scored else [])])
     budget = study.user_attrs.get(BUDGET)

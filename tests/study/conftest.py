@@ -1,4 +1,4 @@
-"""A PostgreSQL server for the tests that need one, and the study of integers that chaos is tried on."""
+"""What tests of studies share: a run folder, a PostgreSQL server, and the study of integers that chaos is tried on."""
 
 from __future__ import annotations
 
@@ -8,12 +8,32 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+
+from memcontrol.run import RunFolder
 
 CHAOS = Path(__file__).parents[2] / "experiments" / "chaos"
 sys.path.insert(0, str(CHAOS))  # new processes of these tests find it there too
 NEEDED = "MEMCONTROL_NEEDS_POSTGRES"
 """Where this environment variable is set, tests fail that would be skipped without a server."""
+
+
+@pytest.fixture
+def errors_only() -> Iterator[None]:
+    """Optuna says nothing but errors."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    yield
+    optuna.logging.set_verbosity(before)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    """A run folder with nothing in it."""
+    made = RunFolder(tmp_path / "run")
+    made.prepare()
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,10 @@ from optuna.trial import TrialState
 
 from memcontrol.errors import RunError
 from memcontrol.groups import ParameterGroup
-from memcontrol.run import RunFolder
 from memcontrol.score import Score
+from memcontrol.study.budget import SEARCH
 from memcontrol.study.candidate import CandidateSpace, RateGrid
-from memcontrol.study.ledger import STUDY, Ledger
+from memcontrol.study.ledger import Ledger
 from memcontrol.study.proposals import Proposer
 from memcontrol.study.shared import CLAIMED_BY, was_interrupted
 from memcontrol.study.storage import quiet
@@ -23,19 +23,7 @@ OBJECTIVES = ("fd@pixels", "copy_gap@pixels")
 IDENTITY = {"seed": "0", "weights": "sha256:ab"}
 
 
-@pytest.fixture(autouse=True)
-def errors_only():
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    yield
-    optuna.logging.set_verbosity(before)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    made = RunFolder(tmp_path / "run")
-    made.prepare()
-    return made
+pytestmark = pytest.mark.usefixtures("errors_only")
 
 
 @pytest.fixture
@@ -295,4 +283,4 @@ def test_scores_are_kept_with_the_trial(folder):
     assert trial.values == [7.0, 0.5], "in the order of the objectives"
     assert {name: Score.from_json(content) for name, content in trial.user_attrs["scores"].items()} == scores
     assert trial.user_attrs["loss"] == 0.25
-    assert optuna.load_study(study_name=STUDY, storage=f"sqlite:///{folder.study}").best_trials == [trial]
+    assert optuna.load_study(study_name=SEARCH, storage=f"sqlite:///{folder.study}").best_trials == [trial]

@@ -5,7 +5,6 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
-import optuna
 import pytest
 from optuna.trial import TrialState
 
@@ -25,19 +24,7 @@ NAMES = ("fd@pixels", "amd@pixels")
 RUNG = Rung(share=0.25, images=8)
 
 
-@pytest.fixture(autouse=True)
-def quiet():
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    yield
-    optuna.logging.set_verbosity(before)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    made = RunFolder(tmp_path / "run")
-    made.prepare()
-    return made
+pytestmark = pytest.mark.usefixtures("errors_only")
 
 
 def ledger(folder, *, budget=9, minimum=2, eta=2.0, sampler="random"):

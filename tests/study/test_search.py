@@ -17,9 +17,9 @@ from memcontrol.errors import MemControlError, RunError
 from memcontrol.mask import Mask
 from memcontrol.run import RunFolder
 from memcontrol.score import Score
+from memcontrol.study.budget import SEARCH
 from memcontrol.study.events import Finished, Note
 from memcontrol.study.front import hypervolume
-from memcontrol.study.ledger import STUDY
 from memcontrol.study.results import reward
 from memcontrol.study.search import default_folder, search
 from memcontrol.study.trial import Laboratory
@@ -42,7 +42,7 @@ def searched(config, path, **options):
 
 
 def study_of(folder):
-    return optuna.load_study(study_name=STUDY, storage=f"sqlite:///{folder.study}")
+    return optuna.load_study(study_name=SEARCH, storage=f"sqlite:///{folder.study}")
 
 
 def rows(folder):

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
-import optuna
 import pytest
 from optuna.trial import TrialState
 from sqlalchemy import event, make_url, text
@@ -26,12 +25,7 @@ from memcontrol.study.storage import has_password, name_storage, shown_url
 QUICK = {"heartbeat_s": 1, "grace_s": 30}
 
 
-@pytest.fixture(autouse=True)
-def quiet():
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    yield
-    optuna.logging.set_verbosity(before)
+pytestmark = pytest.mark.usefixtures("errors_only")
 
 
 @pytest.fixture
