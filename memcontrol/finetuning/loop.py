@@ -11,13 +11,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from diffusers import DDPMScheduler
-from diffusers.training_utils import EMAModel
 
 from memcontrol.config import TuningConfig
 from memcontrol.errors import DivergedError, MemControlError
 from memcontrol.finetuning.batches import Batch, Batches
 from memcontrol.finetuning.loss import LossRule, Objective
-from memcontrol.finetuning.optimization import AfterStep, BeforeStep, Done, Optimization
+from memcontrol.finetuning.optimization import AfterStep, BeforeStep, Done, Optimization, RunningAverage
 from memcontrol.finetuning.state import TrainingState
 from memcontrol.pipeline import FrozenPipeline
 
@@ -37,23 +36,15 @@ class Step:
     number: int
     loss: float
     learning_rate: float
-    average: EMAModel | None
+    average: RunningAverage | None
     parameters: Mapping[str, torch.nn.Parameter]
     kept: int
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Inside, the tuned tensors hold their running average; outside, training goes on from where it was."""
-        if self.average is None:
+        with nullcontext() if self.average is None else self.average.applied():
             yield
-            return
-        tensors = list(self.parameters.values())
-        self.average.store(tensors)
-        self.average.copy_to(tensors)
-        try:
-            yield
-        finally:
-            self.average.restore(tensors)
 
     @torch.no_grad()
     def settle(self, tensors: Sequence[torch.Tensor]) -> None:
@@ -61,7 +52,7 @@ class Step:
         for parameter, tensor in zip(self.parameters.values(), tensors, strict=True):
             parameter.copy_(tensor)
         if self.average is not None:
-            for average, tensor in zip(self.average.shadow_params, tensors, strict=True):
+            for average, tensor in zip(self.average.tensors, tensors, strict=True):
                 average.copy_(tensor)
 
 
@@ -115,20 +106,22 @@ def finetune(
     scheduler = DDPMScheduler.from_config(dict(scheduler_config))
     objective = Objective(model, scheduler, accelerator, config.min_snr_gamma, rule)
     share = slice(accelerator.process_index, None, accelerator.num_processes)
-    done = optimization.done
-    if done is not None:
-        yield _step(done, optimization)
-    with _checkpointing(unet, config.gradient_checkpointing):
-        for number in range(0 if done is None else done.number, config.steps):
-            rate = learning_rate * learning_rate_factor(number, config.steps, config.warmup, config.schedule)
-            optimization.begin(rate)
-            batch = batches.at(number).at(share).to(accelerator.device)
-            value, kept = _learnt(objective, batch, config.accumulation)
-            if not math.isfinite(value):
-                lower = f"lower the learning rate ({learning_rate:.3g})"
-                raise DivergedError(f"loss is {value} at step {number + 1}: {lower}")
-            optimization.end(Done(number + 1, value, rate, kept), before, after)
+    try:
+        if optimization.done is not None:
             yield _step(optimization.last, optimization)
+        with _checkpointing(unet, config.gradient_checkpointing):
+            for number in range(0 if optimization.done is None else optimization.done.number, config.steps):
+                rate = learning_rate * learning_rate_factor(number, config.steps, config.warmup, config.schedule)
+                optimization.begin(rate)
+                batch = batches.at(number).at(share).to(accelerator.device)
+                value, kept = _learnt(objective, batch, config.accumulation)
+                if not math.isfinite(value):
+                    lower = f"lower the learning rate ({learning_rate:.3g})"
+                    raise DivergedError(f"loss is {value} at step {number + 1}: {lower}")
+                optimization.end(Done(number + 1, value, rate, kept), before, after)
+                yield _step(optimization.last, optimization)
+    finally:
+        optimization.release()
 
 
 class Synchronised(torch.nn.Module):

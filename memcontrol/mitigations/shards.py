@@ -178,7 +178,7 @@ class Shard:
     def copies(self) -> list[torch.Tensor]:
         """Its trained tensors, and after them its running averages of them, where it keeps such."""
         average = None if self.last is None else self.last.average
-        return [*self.tensors, *(average.shadow_params if average is not None else ())]
+        return [*self.tensors, *(average.tensors if average is not None else ())]
 
     @torch.no_grad()
     def enter(self, parameters: Mapping[str, torch.nn.Parameter]) -> None:

@@ -244,10 +244,10 @@ def test_the_optimizer_has_state_for_what_trains_alone(tiny, batches, accelerato
         steps = finetune_pipeline(tiny, parameters, batches, learning_rate=1e-3, config=CONFIG, accelerator=accelerator)
         next(steps)
         (optimizer,) = made
-        assert len(optimizer.state) == len(parameters) == 2
-        assert {id(tensor) for tensor in optimizer.state} == {id(tensor) for tensor in parameters.values()}
-        numel = sum(state["exp_avg"].numel() for state in optimizer.state.values())
-        assert numel == sum(parameter.numel() for parameter in parameters.values())
+        (state,) = optimizer.state.values()
+        moved = torch.count_nonzero(state["exp_avg"]).item()
+        assert 0 < moved <= sum(parameter.numel() for parameter in parameters.values())
+        assert state["exp_avg"].numel() < moved + 16 * len(parameters)
         others = [parameter for name, parameter in tiny.unet.named_parameters() if name not in parameters]
         assert all(parameter.grad is None for parameter in others)
         steps.close()

@@ -29,6 +29,7 @@ from memcontrol.config import RunConfig
 from memcontrol.encoders import EfficientNetLite0
 from memcontrol.encoders.pixels import PixelEncoder
 from memcontrol.finetuning import TrainingBatches
+from memcontrol.finetuning.flat import FlatTensors
 from memcontrol.pipeline.latent import LatentPipeline
 from memcontrol.run import RunFolder
 from memcontrol.score import Attacker, Scorer, families
@@ -46,7 +47,8 @@ PARTS = (
     (EfficientNet, "extract_features", "EfficientNet"),
     (TrainingBatches, "at", "batches"),
     (AcceleratedOptimizer, "step", "AdamW"),
-    (AcceleratedOptimizer, "zero_grad", "AdamW"),
+    (FlatTensors, "hold", "AdamW"),
+    (FlatTensors, "gather", "AdamW"),
     (Accelerator, "clip_grad_norm_", "clipping"),
     (EMAModel, "step", "running average"),
     (sampling, "solver", "scheduler"),

@@ -1,0 +1,77 @@
+"""Many tensors as views of one: an optimizer's step costs a few operations on it, and not some on each of hundreds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+ALIGNED = 64
+"""Bytes at whose multiples tensors begin, as those that PyTorch allocates do; what is in between stays zero."""
+
+
+class FlatTensors:
+    """Parameters of one data type and device, their values side by side in one parameter.
+
+    The model goes on with its own parameter objects, whose data are views from `hold` until `release`.
+
+    Attributes:
+        parameters: the model's own.
+        joined: `(N,)` their values one after another; its gradient is there always.
+    """
+
+    def __init__(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        self.parameters = tuple(parameters)
+        first = self.parameters[0]
+        step = max(1, ALIGNED // first.element_size())
+        sizes = [-(-parameter.numel() // step) * step for parameter in self.parameters]
+        self.joined = torch.nn.Parameter(torch.zeros(sum(sizes), dtype=first.dtype, device=first.device))
+        self.joined.grad = torch.zeros_like(self.joined)
+        self._values = list(self.views(self.joined.data))
+        self._gradients = list(self.views(self.joined.grad))
+        self.hold()
+
+    def views(self, joined: torch.Tensor) -> Iterator[torch.Tensor]:
+        """The parts of a tensor that is laid out as `joined`, each in its parameter's shape and order of memory."""
+        step, begin = max(1, ALIGNED // joined.element_size()), 0
+        for parameter in self.parameters:
+            part = joined[begin : begin + parameter.numel()]
+            dense = parameter.is_contiguous() or (
+                parameter.dim() == 4 and parameter.is_contiguous(memory_format=torch.channels_last)
+            )
+            yield torch.as_strided(part, parameter.shape, parameter.stride()) if dense else part.view(parameter.shape)
+            begin += -(-parameter.numel() // step) * step
+
+    @torch.no_grad()
+    def hold(self) -> None:
+        """Have the model's parameters be views, their values as they are; again where others took them since."""
+        for parameter, value in zip(self.parameters, self._values, strict=True):
+            if parameter.data_ptr() != value.data_ptr():
+                value.copy_(parameter)
+                parameter.data = value
+
+    @torch.no_grad()
+    def gather(self) -> None:
+        """Bring the parameters' gradients into the joined one's; zero where there is none."""
+        pairs = list(zip(self._gradients, (parameter.grad for parameter in self.parameters), strict=True))
+        for own, gradient in pairs:
+            if gradient is None:
+                own.zero_()
+        found = [(own, gradient) for own, gradient in pairs if gradient is not None]
+        if found:
+            torch._foreach_copy_([own for own, _ in found], [gradient for _, gradient in found])
+
+    @torch.no_grad()
+    def release(self) -> None:
+        """Give the parameters memory of their own again, but those that others took since."""
+        for parameter, value in zip(self.parameters, self._values, strict=True):
+            if parameter.data_ptr() == value.data_ptr():
+                parameter.data = value.clone()
+
+
+def flat(parameters: Sequence[torch.nn.Parameter]) -> tuple[FlatTensors, ...]:
+    """One for each data type and device among the parameters, in the order in which those first come."""
+    kinds: dict[tuple[torch.dtype, torch.device], list[torch.nn.Parameter]] = {}
+    for parameter in parameters:
+        kinds.setdefault((parameter.dtype, parameter.device), []).append(parameter)
+    return tuple(FlatTensors(group) for group in kinds.values())
