@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from memcontrol.errors import MemControlError, nearest_names
 from memcontrol.measures import PRESETS, full_name
@@ -22,6 +22,11 @@ class Settings(BaseModel):
     """Base of every configuration section: unknown keys are errors, values do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _without_slash(source: str) -> str:
+    """`photos/`, as a shell completes it, is `photos`."""
+    return source.rstrip("/") or source
 
 
 class DataConfig(Settings):
@@ -40,7 +45,7 @@ class DataConfig(Settings):
         seed: of the draw of the sets; the run's seed unless given.
     """
 
-    source: str = "brain"
+    source: Annotated[str, AfterValidator(_without_slash)] = "brain"
     train_size: Positive = 32
     repeat: str | None = None
     fidelity: Positive = 512
@@ -226,7 +231,7 @@ class SearchConfig(Settings):
 
     Attributes:
         budget: total of completed and pruned candidates, baselines included, over all resumed parts of the run.
-        sampler: an Optuna sampler, or `auto` to choose by budget and space.
+        sampler: `hamming`, an Optuna sampler, or `auto` to choose by budget, space and number of objectives.
         trajectory_rates: learning rates of the full fine-tuning reference; three, half a decade apart around the
             customary rate for all parameters of the space, unless given.
         trajectory_points: for which shares of `tuning.steps` that reference is trained.
@@ -239,7 +244,7 @@ class SearchConfig(Settings):
     """
 
     budget: Annotated[int, Field(ge=1)] = 50
-    sampler: Literal["auto", "gp", "tpe", "nsga2", "random"] = "auto"
+    sampler: Literal["auto", "hamming", "gp", "tpe", "nsga2", "random"] = "auto"
     trajectory_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] | None = None
     trajectory_points: Annotated[tuple[Rate, ...], Field(min_length=1)] = (0.25, 0.5, 1.0, 2.0)
     rungs: Annotated[tuple[Rung, ...], BeforeValidator(_rungs, json_schema_input_type=str | tuple[Rung, ...])] = ()

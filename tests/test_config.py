@@ -119,6 +119,11 @@ def test_a_source_that_is_left_out_is_the_usual_one():
     assert (names.objectives, names.reported) == (expected, ("kid@efficientnet-lite0",))
 
 
+def test_a_folder_is_the_same_with_the_slash_that_completion_adds():
+    assert DataConfig(source="photos/") == DataConfig(source="photos")
+    assert DataConfig(source="/").source == "/"
+
+
 def test_encoder_weights_are_a_mapping_or_pairs():
     given = ScoringConfig.model_validate({"encoder_weights": ["inception=a/b.pth", "clip=x=y"]})
     assert given.encoder_weights == {"inception": "a/b.pth", "clip": "x=y"}

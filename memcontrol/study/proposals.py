@@ -1,7 +1,7 @@
-"""Which candidate comes next: known baselines first, then an Optuna sampler, and never one that has been seen.
+"""Which candidate comes next: known baselines first, then what a sampler proposes, and never one that has been seen.
 
-A proposal is a pure function of (history, seed, number): the sampler is made anew over an in-memory copy of the
-history, so a resumed search proposes what an undisturbed one would have.
+A proposal is a pure function of (history, seed, number): Optuna's samplers are made anew over an in-memory copy of the
+history, and `hamming` is fitted anew to it, so a resumed search proposes what an undisturbed one would have.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from memcontrol.errors import MemControlError
 from memcontrol.study.candidate import Candidate, CandidateSpace
+from memcontrol.study.hamming_proposals import MOST_OBJECTIVES, Known
+from memcontrol.study.hamming_proposals import proposed as hamming_proposal
 from memcontrol.study.rungs import Floats, foreseen, records
 
 Direction = Literal["minimize", "maximize"]
@@ -27,15 +30,32 @@ ATTEMPTS = 4
 """How often the sampler is asked again, each time with another seed, before its last proposal is changed at random."""
 POPULATION = 12
 GENERATION = "NSGAIISampler:generation"
+HAMMING = "hamming"
+HAMMING_TRIALS, HAMMING_GROUPS = 2000, 256
+"""Up to both, a proposal of `hamming` takes at most about a second; above either it has not been measured."""
 GP_TRIALS, GP_GROUPS = 200, 32
-"""Above either, a Gaussian process takes seconds for a proposal."""
+"""Above either, Optuna's Gaussian process takes seconds for a proposal."""
 
 
-def chosen_sampler(name: str, *, budget: int, groups: int) -> str:
-    """The sampler that `auto` means for this budget and space."""
+def chosen_sampler(name: str, *, budget: int, groups: int, objectives: int) -> str:
+    """The sampler that `auto` means for this budget, space and number of objectives; any other name is its own.
+
+    Raises:
+        MemControlError: `hamming` for more objectives than it can do.
+    """
     if name != "auto":
+        _check_objectives(name, objectives)
         return name
+    if objectives == MOST_OBJECTIVES:
+        return HAMMING if budget <= HAMMING_TRIALS and groups <= HAMMING_GROUPS else "tpe"
     return "gp" if budget <= GP_TRIALS and groups <= GP_GROUPS else "tpe"
+
+
+def _check_objectives(sampler: str, objectives: int) -> None:
+    if sampler == HAMMING and objectives > MOST_OBJECTIVES:
+        raise MemControlError(
+            f"sampler {HAMMING} searches for one or two objectives, got {objectives}: choose gp or tpe, or auto"
+        )
 
 
 def _sampler(name: str, seed: int) -> BaseSampler:
@@ -80,10 +100,13 @@ class Proposer:
     """Proposes candidates of one space.
 
     Attributes:
-        sampler: `gp`, `tpe`, `nsga2` or `random`.
+        sampler: `hamming`, `gp`, `tpe`, `nsga2` or `random`.
         directions: `minimize` or `maximize` for each objective.
-        logarithmic: for each objective whether what pruned trials would have scored is foreseen in logarithms; none is
-            unless given.
+        logarithmic: for each objective whether what pruned trials would have scored is foreseen in logarithms, and
+            whether `hamming` is told logarithms; none is unless given.
+
+    Raises:
+        MemControlError: `hamming` for more objectives than it can do.
     """
 
     space: CandidateSpace
@@ -91,6 +114,10 @@ class Proposer:
     directions: tuple[Direction, ...]
     seed: int
     logarithmic: tuple[bool, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a sampler that cannot do so many objectives."""
+        _check_objectives(self.sampler, len(self.directions))
 
     @property
     def signs(self) -> Floats:
@@ -139,11 +166,32 @@ class Proposer:
         for baseline in self.space.baselines():
             if baseline not in seen:
                 return baseline
+        if self.sampler == HAMMING:
+            return self._modelled(history, seen, number)
         for attempt in range(ATTEMPTS):
             proposed = self._asked(history, number, attempt)
             if proposed not in seen:
                 return proposed
         return self._changed(proposed, seen, number)
+
+    def _modelled(self, history: Iterable[FrozenTrial], seen: set[Candidate], number: int) -> Candidate:
+        told = self._foreseen(history)
+        done = [trial for trial in told if trial.state == TrialState.COMPLETE]
+        known = Known(
+            done=[self.candidate(trial.params) for trial in done],
+            values=self._modelled_values(np.array([trial.values for trial in done]).reshape(-1, len(self.directions))),
+            running=[self.candidate(trial.params) for trial in told if trial.state != TrialState.COMPLETE],
+            seen=seen,
+        )
+        return hamming_proposal(self.space, known, np.random.default_rng([self.seed, 303, number]))
+
+    def _modelled_values(self, values: Floats) -> Floats:
+        """`(N, M)` to be minimised; logarithms where they are asked for and all are positive."""
+        found = values.copy()
+        for column, wanted in zip(found.T, self.logarithmic, strict=False):
+            if wanted and (column > 0).all():
+                column[:] = np.log(column)
+        return found * self.signs
 
     def _asked(self, history: Iterable[FrozenTrial], number: int, attempt: int) -> Candidate:
         entropy = np.random.SeedSequence([self.seed, 301, number, attempt])

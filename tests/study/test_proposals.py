@@ -1,5 +1,6 @@
 """Proposals: baselines first, never one that was seen, a pure function of the history, None when all are seen."""
 
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -7,10 +8,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from memcontrol.errors import MemControlError
 from memcontrol.groups import ParameterGroup
 from memcontrol.mitigations.choices import MitigationChoices
 from memcontrol.study.candidate import CandidateSpace, RateGrid
-from memcontrol.study.proposals import RATE, Proposer, chosen_sampler
+from memcontrol.study.proposals import HAMMING_GROUPS, HAMMING_TRIALS, RATE, Proposer, chosen_sampler
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -21,7 +23,7 @@ def quiet():
     optuna.logging.set_verbosity(before)
 
 
-SAMPLERS = ("gp", "tpe", "nsga2", "random")
+SAMPLERS = ("hamming", "gp", "tpe", "nsga2", "random")
 BOTH = ("minimize", "maximize")
 
 
@@ -95,7 +97,7 @@ def test_every_sampler_searches_strengths_until_the_space_is_exhausted(sampler):
 def test_a_proposal_is_a_pure_function_of_history(sampler):
     history, _ = proposed(proposer(), 14)
     first = proposer(sampler=sampler).next(history, 14)
-    np.random.seed(1)  # Optuna's samplers must not read the global generator
+    np.random.seed(1)  # samplers must not read the global generator
     assert proposer(sampler=sampler).next(history, 14) == first
 
 
@@ -167,7 +169,14 @@ def test_parameters_give_the_candidate_back():
         assert params.keys() == made.distributions().keys() == {"a", "b", "c", RATE}
 
 
-@pytest.mark.parametrize("sampler", ["gp", "tpe", "nsga2"])
+def asked(made, history, number):
+    """What a sampler proposes where no known baseline comes first."""
+    if made.sampler == "hamming":
+        return made._modelled(history, {made.candidate(one.params) for one in history}, number)
+    return made._asked(history, number, 0)
+
+
+@pytest.mark.parametrize("sampler", ["hamming", "gp", "tpe", "nsga2"])
 def test_a_sampler_learns_from_the_scores(sampler):
     """Where both objectives count groups, masks grow; the history comes from a study, as the ledger's does."""
     made = proposer("abcdefgh", sampler=sampler, rates=(1e-3, 1e-3), directions=("maximize", "maximize"))
@@ -178,18 +187,73 @@ def test_a_sampler_learns_from_the_scores(sampler):
         if number < 24:
             candidate = made.space.candidate(rng.random(8) < 0.5, made.space.rates.first)
         else:
-            candidate = made._asked(history, number, 0)
+            candidate = asked(made, history, number)
         sizes.append(sum(candidate.levels))
         study.enqueue_trial(made.params(candidate))
         study.tell(study.ask(made.distributions()), [float(sizes[-1])] * 2)
     assert np.mean(sizes[24:]) > np.mean(sizes[:24]) + 1
 
 
-def test_auto_takes_a_gaussian_process_for_small_studies_only():
-    assert chosen_sampler("auto", budget=50, groups=14) == "gp"
-    assert chosen_sampler("auto", budget=201, groups=14) == "tpe"
-    assert chosen_sampler("auto", budget=50, groups=33) == "tpe"
-    assert chosen_sampler("nsga2", budget=50, groups=14) == "nsga2"
+def test_auto_goes_by_budget_groups_and_objectives():
+    def auto(budget, groups, objectives):
+        return chosen_sampler("auto", budget=budget, groups=groups, objectives=objectives)
+
+    assert [auto(50, 14, objectives) for objectives in (1, 2, 3)] == ["gp", "hamming", "gp"]
+    assert [auto(201, 14, objectives) for objectives in (1, 2, 3)] == ["tpe", "hamming", "tpe"]
+    assert auto(50, 33, 1) == "tpe"
+    assert auto(HAMMING_TRIALS, HAMMING_GROUPS, 2) == "hamming"
+    assert auto(HAMMING_TRIALS + 1, 14, 2) == auto(50, HAMMING_GROUPS + 1, 2) == "tpe"
+    assert chosen_sampler("nsga2", budget=50, groups=14, objectives=2) == "nsga2"
+
+
+def test_hamming_refuses_three_objectives_in_one_line():
+    expected = "^sampler hamming searches for one or two objectives, got 3: choose gp or tpe, or auto$"
+    with pytest.raises(MemControlError, match=expected):
+        chosen_sampler("hamming", budget=50, groups=5, objectives=3)
+    with pytest.raises(MemControlError, match=expected):
+        proposer(sampler="hamming", directions=("minimize",) * 3)
+    assert proposer(sampler="hamming", directions=("minimize",)).next([], 0) is not None
+
+
+@pytest.mark.parametrize("directions", [("minimize",), ("maximize",), ("minimize", "maximize")])
+def test_hamming_goes_the_way_that_each_objective_asks_for(directions):
+    """The first objective counts groups; the second, where there is one, is best at the same masks."""
+    made = proposer("abcdefgh", sampler="hamming", rates=(1e-3, 1e-3), directions=directions)
+    rng, history = np.random.default_rng(0), []
+    for number in range(12):
+        candidate = made.space.candidate(rng.random(8) < 0.5, made.space.rates.first)
+        history.append(trial(made, candidate, number))
+        size = float(sum(candidate.levels))
+        history[-1].values = [size, -size][: len(directions)]
+    wanted = 0 if directions[0] == "minimize" else 8
+    assert abs(sum(asked(made, history, 12).levels) - wanted) <= 1
+
+
+def test_hamming_is_told_logarithms_of_objectives_that_are_positive_and_to_be_minimised():
+    made = proposer(sampler="hamming", directions=BOTH)
+    values = np.array([[1.0, 2.0], [10.0, 5.0]])
+    np.testing.assert_allclose(made._modelled_values(values), values * (1, -1))
+    logarithmic = replace(made, logarithmic=(True, False))
+    np.testing.assert_allclose(logarithmic._modelled_values(values), [[0, -2], [np.log(10), -5]])
+    values[0, 0] = -1.0
+    np.testing.assert_allclose(logarithmic._modelled_values(values), values * (1, -1))
+
+
+def test_hamming_looks_elsewhere_than_where_others_are_running():
+    made = proposer("abcdefgh", sampler="hamming", rates=(1e-3, 1e-3), directions=("minimize", "minimize"))
+    rng, history = np.random.default_rng(0), []
+    for number in range(20):
+        candidate = made.space.candidate(rng.random(8) < 0.5, made.space.rates.first)
+        history.append(trial(made, candidate, number))
+        levels = np.array(candidate.levels)
+        history[-1].values = [float(8 - levels.sum()), float(levels @ np.linspace(0.2, 2, 8))]
+    running = list(history)
+    for number in range(20, 26):
+        running.append(trial(made, asked(made, running, number), number, state=TrialState.RUNNING))
+    chosen = [made.candidate(one.params) for one in running]
+    assert len(set(chosen[20:])) == 6
+    assert not set(chosen[20:]) & set(chosen[:20])
+    assert len({sum(candidate.levels) for candidate in chosen[20:]}) >= 3, "along the front, not at one place of it"
 
 
 def reached(made, candidate, number, *, early, late=None):
@@ -216,12 +280,12 @@ def pruned_history(made, *, count=20):
     return history
 
 
-@pytest.mark.parametrize("sampler", ["gp", "tpe"])
+@pytest.mark.parametrize("sampler", ["hamming", "gp", "tpe"])
 def test_a_sampler_learns_from_candidates_that_were_pruned(sampler):
     made = proposer("abcdef", sampler=sampler, directions=("minimize", "minimize"))
     history = pruned_history(made)
-    asked = [made._asked(history, number, 0) for number in range(100, 108)]
-    assert sum((candidate.learning_rate or 1) < 9e-4 for candidate in asked) <= 2, "low rates were pruned"
+    found = [asked(made, history, number) for number in range(100, 108)]
+    assert sum((candidate.learning_rate or 1) < 9e-4 for candidate in found) <= 2, "low rates were pruned"
 
 
 def test_a_pruned_trial_is_told_as_one_that_ended_where_its_rung_says():

@@ -37,7 +37,7 @@ TRAINING = (32, 128, 512, 1024, 4096)
 IMAGES = (64, 128, 256, 512, 1024)
 GROUPS = (8, 16, 32, 64, 128, 256)
 TRIALS = (50, 100, 200, 500, 1000, 2000)
-SAMPLERS = ("gp", "tpe")
+SAMPLERS = ("hamming", "gp", "tpe")
 TOO_LONG_S = 15.0
 """A sampler whose proposal took longer is not asked about longer histories of that space."""
 REPEATS = 3

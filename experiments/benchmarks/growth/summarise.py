@@ -43,7 +43,7 @@ def shares(lines: list[Line], trial: float) -> list[Line]:
     found = {(line["groups"], line["at"], line["what"]): line["cpu_s"] for line in lines if line["part"] == "study"}
     rows = []
     for groups, at in sorted({key[:2] for key in found}):
-        chosen = chosen_sampler("auto", budget=at, groups=groups)
+        chosen = chosen_sampler("auto", budget=at, groups=groups, objectives=2)
         row: Line = {"groups": groups, "trials": at, "auto": chosen}
         row |= {what: found.get((groups, at, what)) for what in (*SAMPLERS, "storage")}
         taken = [row.get(chosen), row["storage"]]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from memcontrol.groups import ParameterGroup
 from memcontrol.study.candidate import Candidate, CandidateSpace, RateGrid
 from memcontrol.study.front import hypervolume
+from memcontrol.study.hamming import front_places
 
 Floats = NDArray[np.float64]
 TABLE = Path(__file__).parent.parent / "mask_table"
@@ -62,13 +63,6 @@ class Problem:
     def reached(self, tried: list[int]) -> float:
         """Share of the best hypervolume among everything that was tried, were the true values known."""
         return hypervolume(front(self.true[tried]), self.reference) / self.best
-
-
-def front_places(points: Floats) -> NDArray[np.intp]:
-    """Places of the rows of `(N, 2)` points, to be minimised, that no row dominates, by the first column."""
-    order = np.lexsort((points[:, 1], points[:, 0]))
-    second = points[order, 1]
-    return order[np.append(True, second[1:] < np.minimum.accumulate(second)[:-1])]
 
 
 def front(points: Floats) -> Floats:

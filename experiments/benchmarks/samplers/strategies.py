@@ -1,21 +1,19 @@
-"""Strategies of a search: the program's own proposer under each Optuna sampler, local search, and a Hamming process."""
+"""Strategies of a search: the program's own proposer under each sampler, local search, and hints of shared tensors."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations, product
 from typing import Any, Protocol
 
 import numpy as np
-from hamming import Floats, expected_improvement, fit
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from problems import Problem, front, front_places
+from problems import Problem
 
 from memcontrol.study.candidate import Candidate, CandidateSpace
+from memcontrol.study.hamming import Floats, Process, front_places, kernels, likeliest
+from memcontrol.study.hamming_places import CandidateRows, Rows
+from memcontrol.study.hamming_proposals import Known, proposed
 from memcontrol.study.proposals import Proposer
 
-WHOLE = 1024
-"""Most candidates that are all looked at; of a larger space, the front's neighbours and some random ones."""
-RANDOM = 512
 SCORED = 64
 """Masks scored on shared tensors by a strategy that does not score all."""
 
@@ -48,11 +46,11 @@ def without_baselines(space: CandidateSpace) -> CandidateSpace:
 
 
 @dataclass
-class Optuna:
+class Program:
     """The program's own proposer.
 
     Attributes:
-        logarithmic: whether it is told log fd instead of fd.
+        logarithmic: whether an Optuna sampler is told log fd instead of fd; `hamming` takes logarithms by itself.
     """
 
     proposer: Proposer
@@ -151,56 +149,8 @@ class Local(Own):
         return self.random(seen, rng)
 
 
-class Hamming(Own):
-    """The unseen candidate of largest expected hypervolume improvement under two Hamming processes."""
-
-    def chosen(self, done: list[Tried], seen: set[Candidate], rng: np.random.Generator) -> Candidate:
-        trained = [tried.candidate for tried in done]
-        places, hints = self.places(trained), self.hints(trained)
-        values = np.array([tried.values for tried in done])
-        values[:, 0] = np.log(values[:, 0])
-        models = [fit(places, column, hint) for column, hint in zip(values.T, hints, strict=True)]
-        means = np.stack([model.at(places, hint)[0] for model, hint in zip(models, hints, strict=True)], axis=1)
-        pool = self.pool([done[i].candidate for i in front_places(means)], seen, rng)
-        hints = self.hints(pool)
-        predicted = [model.at(self.places(pool), hint) for model, hint in zip(models, hints, strict=True)]
-        mean, spread = (np.stack(part, axis=1) for part in zip(*predicted, strict=True))
-        reference = means.max(axis=0) + 0.1 * np.ptp(means, axis=0) + 1e-9
-        return pool[int(np.argmax(expected_improvement(mean, spread, front(means), reference)))]
-
-    def hints(self, candidates: Sequence[Candidate]) -> tuple[Floats | None, Floats | None]:
-        """`(N,)` for each objective of what is known before any training: nothing."""
-        del candidates
-        return None, None
-
-    def pool(self, members: list[Candidate], seen: set[Candidate], rng: np.random.Generator) -> list[Candidate]:
-        """Unseen candidates to choose from, in an order that does not depend on the process."""
-        rates, count = range(*self._rates), len(self.space.groups)
-        if self.space.size <= WHOLE:
-            every = (self.space.candidate(levels, i) for levels in product((0, 1), repeat=count) for i in rates)
-            return [candidate for candidate in dict.fromkeys(every) if candidate not in seen]
-        steps = (-1, 0, 1) if len(rates) > 1 else (0,)
-        changes = [places for many in (0, 1, 2) for places in combinations(range(count), many)]
-        near = [self.changed(member, places, step) for member in members for places in changes for step in steps]
-        far = [self.random(seen, rng) for _ in range(RANDOM)]
-        return [candidate for candidate in dict.fromkeys([*near, *far]) if candidate not in seen]
-
-    def places(self, candidates: Sequence[Candidate]) -> Floats:
-        """`(N, D)` in -1 to 1: groups, and the learning rate and its square where it is searched.
-
-        Of the square, since a mask's best rate lies within the grid, and not at an end.
-        """
-        bits = 2.0 * np.array([candidate.levels for candidate in candidates]) - 1
-        if self._rates[1] - self._rates[0] == 1:
-            return bits
-        rates = np.array([self.rate_index(candidate) for candidate in candidates], dtype=np.float64)
-        low, high = self._rates[0], self._rates[1] - 1
-        heights = 2 * (rates - low) / (high - low) - 1
-        return np.column_stack([bits, heights, 1 - 2 * heights**2])
-
-
-class Hinted(Hamming):
-    """The same, with the scores of masks on one set of tensors that all share as hints, the best of which come first.
+class Hinted(Own):
+    """`hamming`, with the scores of masks on one set of tensors that all share as hints, the best of which come first.
 
     Args:
         scored: how many masks are scored there, drawn at random, where not all are; others are predicted from them.
@@ -210,16 +160,21 @@ class Hinted(Hamming):
         super().__init__(space, seed)
         if on.hints is None:
             raise ValueError("this problem has no scores on shared tensors")
-        hints, every = on.hints, self.places(on.candidates)
+        self.rows, hints = CandidateRows(space), on.hints
         if scored is not None:
+            places = self.rows.places(self.rows.rows(on.candidates))
             chosen = np.random.default_rng([seed, 703]).permutation(len(hints))[:scored]
-            predicted = np.stack([fit(every[chosen], column[chosen]).at(every)[0] for column in hints.T], axis=1)
-            hints = (predicted - predicted.mean(axis=0)) / predicted.std(axis=0)
+            hints = np.stack([predicted(places, chosen, column[chosen]) for column in hints.T], axis=1)
         self.known = dict(zip(on.candidates, hints.tolist(), strict=True))
 
-    def hints(self, candidates: Sequence[Candidate]) -> tuple[Floats, Floats]:
-        first, second = np.array([self.known[candidate] for candidate in candidates]).T
-        return first, second
+    def chosen(self, done: list[Tried], seen: set[Candidate], rng: np.random.Generator) -> Candidate:
+        values = np.array([tried.values for tried in done])
+        values[:, 0] = np.log(values[:, 0])
+        return proposed(self.space, Known([tried.candidate for tried in done], values, [], seen), rng, self.hints)
+
+    def hints(self, rows: Rows) -> Floats:
+        """`(N, 2)` what is known of rows before any training."""
+        return np.array([self.known[self.rows.candidate(row)] for row in rows])
 
     def random(self, seen: set[Candidate], rng: np.random.Generator) -> Candidate:
         """In turn a member of the hints' front among what is unseen, and a candidate of uniform size."""
@@ -230,22 +185,30 @@ class Hinted(Hamming):
         return unseen[int(rng.choice(best))]
 
 
-def _optuna(name: str, *, logarithmic: bool = False) -> Callable[[CandidateSpace, int], Strategy]:
+def predicted(places: Floats, chosen: Sequence[int], values: Floats) -> Floats:
+    """`(N,)` standardised predictions at `(N, D)` places from the values at some of them."""
+    at = places[chosen]
+    parts, target = kernels(at, at), (values - values.mean()) / values.std()
+    found = Process.given(likeliest(parts, target), parts, target).mean(kernels(places, at))
+    return (found - found.mean()) / found.std()
+
+
+def _program(name: str, *, logarithmic: bool = False) -> Callable[[CandidateSpace, int], Strategy]:
     def made(space: CandidateSpace, seed: int) -> Strategy:
-        return Optuna(Proposer(space, name, ("minimize", "minimize"), seed), logarithmic)
+        return Program(Proposer(space, name, ("minimize", "minimize"), seed, (True, False)), logarithmic)
 
     return made
 
 
 KINDS: dict[str, Callable[[CandidateSpace, int], Strategy]] = {
-    "random": _optuna("random"),
-    "nsga2": _optuna("nsga2"),
-    "tpe": _optuna("tpe"),
-    "gp": _optuna("gp"),
-    "gp-log": _optuna("gp", logarithmic=True),
+    "random": _program("random"),
+    "nsga2": _program("nsga2"),
+    "tpe": _program("tpe"),
+    "gp": _program("gp"),
+    "gp-log": _program("gp", logarithmic=True),
     "spread": Spread,
     "local": Local,
-    "hamming": Hamming,
+    "hamming": _program("hamming"),
 }
 HINTED: dict[str, int | None] = {"hinted": None, f"hinted-{SCORED}": SCORED}
 """Masks scored on shared tensors; None for all."""
