@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,13 +38,17 @@ def existing(path: Path) -> Path:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A new file to write to, which becomes `path` at the end, and is removed where writing fails."""
+    """A new file to write to, which becomes `path` at the end, and is removed where writing fails.
+
+    So a reader never sees half of it. Who else may read it is as the user's umask says.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    os.close(handle)
-    partial = Path(name)
+    partial = path.with_name(f".{secrets.token_hex(8)}.partial")
+    partial.touch(exist_ok=False)
+    mode = stat.S_IMODE(partial.stat().st_mode)
     try:
         yield partial
+        partial.chmod(mode)  # safetensors puts a file of its own there, which the user alone may read
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

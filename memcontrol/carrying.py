@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
-from memcontrol.errors import MaskError, SpaceError
+from memcontrol.errors import MaskError, SpaceError, listed
 from memcontrol.groups import ParameterGroup, parameter_groups
 from memcontrol.mask import Mask
 from memcontrol.mask_records import MaskedGroup, ModelIdentity
@@ -185,7 +185,7 @@ def _refuse_unmatched(
         if group.name not in always and (key(group.name), group.method) not in likes
     ]
     undecided = [group.name for group in groups if group.name not in sources]
-    lines = [f"{what} {_first(names)}" for what, names in ((LACKS, lost), (UNDECIDED, undecided)) if names]
+    lines = [f"{what} {listed(names, LISTED)}" for what, names in ((LACKS, lost), (UNDECIDED, undecided)) if names]
     if lines:
         mend = "use --map position, or" if by == "name" else "use"
         raise MaskError(
@@ -200,8 +200,3 @@ def _levelled(mask: Mask, group: ParameterGroup, source: MaskedGroup) -> Paramet
         if not source.on or dict(choice.settings) == dict(source.settings):
             return choice
     raise MaskError(f"mask {mask.name}: settings {dict(source.settings)} of {source.name} are not among its space's")
-
-
-def _first(names: Sequence[str]) -> str:
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more

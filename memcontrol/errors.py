@@ -1,7 +1,7 @@
 """Errors that a user can mend; each message says what was wrong, what was expected, and how to mend it."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class MemControlError(Exception):
@@ -32,17 +32,34 @@ class MissingPackageError(MemControlError):
     """An optional package that is not installed."""
 
 
+class TooFewImages(MemControlError):  # noqa: N818 - named for what is wrong
+    """Fewer images than a measure can be computed from."""
+
+
 class DivergedError(MemControlError):
     """A training loss that became NaN or infinite."""
 
 
-def reason(error: Exception) -> str:
-    """Why something could not be written or read, in a few words."""
-    return getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
-
-
+LONGEST = 200
+"""Characters of another program's message that one of ours takes in."""
 MANY = 12
 """More names than these make a message too long to read."""
+
+
+def reason(error: Exception) -> str:
+    """Why something could not be written or read, in a few words; without its path, which the message has."""
+    return getattr(error, "strerror", None) or first_line(error)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, cut to one line of at most 200 characters; its kind where it says nothing."""
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first names, and how many others there are: `a, b and 3 more`."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def nearest_names(name: str, known: Iterable[str], listed: Iterable[str] | None = None) -> str:

@@ -280,9 +280,8 @@ class Mask:
         try:
             with whole_file(file) as part:
                 part.write_text(text, encoding="utf-8")
-                part.chmod(0o644)
         except OSError as error:
-            raise MaskError(f"cannot write mask {file} ({error.strerror}): choose a writable folder") from error
+            raise MaskError(f"cannot write mask {file} ({reason(error)}): choose a writable folder") from error
         return file
 
 

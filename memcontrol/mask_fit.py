@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from memcontrol.errors import MaskError, SpaceError
+from memcontrol.errors import MaskError, SpaceError, listed
 from memcontrol.groups import parameter_groups
 from memcontrol.mask_records import MaskedGroup
 from memcontrol.space import SearchSpace
 
 if TYPE_CHECKING:
     from torch import nn
-
-LISTED = 5
 
 
 def check_sizes(groups: Sequence[MaskedGroup], unet: nn.Module) -> None:
@@ -45,8 +43,6 @@ def differences(groups: Sequence[MaskedGroup], space: Mapping[str, Any], unet: n
         groups: all of the mask's, on or off.
         space: what `SearchSpace.model_validate` reads.
     """
-    from memcontrol.methods import tuned_numel
-
     names = {name for name, _ in unet.named_parameters()}
     named = {name for group in groups for name in group.parameters}
     try:
@@ -56,13 +52,18 @@ def differences(groups: Sequence[MaskedGroup], space: Mapping[str, Any], unet: n
     missing = sorted(named - names)
     extra = sorted({name for group in here for name in group.parameters} - named)
     present = [group for group in groups if names >= set(group.parameters)]
-    numels = [(group, tuned_numel(group, unet)) for group in present]
-    resized = [f"{group.name} ({n:,} numbers, not {group.numel:,})" for group, n in numels if n != group.numel]
+    resized = [difference for group in present if (difference := _resized(group, unet)) is not None]
     found = (("it lacks", missing), ("it adds", extra), ("other shapes in", resized))
-    lines = [f"{what} {_first(names)}" for what, names in found if names]
+    lines = [f"{what} {listed(names)}" for what, names in found if names]
     return lines or ["parameters outside the mask's groups have other names or shapes"]
 
 
-def _first(names: Sequence[str]) -> str:
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
+def _resized(group: MaskedGroup, unet: nn.Module) -> str | None:
+    """How the group's size differs in a U-Net that has all of its parameters; None where it does not."""
+    from memcontrol.methods import tuned_numel
+
+    try:
+        numel = tuned_numel(group, unet)
+    except SpaceError:  # a parameter of that name belongs to another kind of layer here
+        return f"{group.name} ({group.method} does not fit)"
+    return None if numel == group.numel else f"{group.name} ({numel:,} numbers, not {group.numel:,})"

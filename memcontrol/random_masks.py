@@ -20,6 +20,7 @@ DRAWS = 1 << 14
 CLOSE, TOLERANCE = 0.05, 0.25
 """Twins are any of those that train as many numbers to within the first share; where these are too few, the nearest
 ones within the second."""
+_STREAM = 401
 
 Masks = NDArray[np.bool_]
 """`(N, G)`, a row for each mask and a column for each group."""
@@ -41,7 +42,7 @@ def random_twins(mask: Mask, count: int, *, seed: int, always: Collection[str] =
     """
     if mask.learning_rate is None:
         raise MaskError(f"mask {mask.name} trains nothing: there are no random masks of its size")
-    rng = np.random.default_rng([seed, 401])
+    rng = np.random.default_rng([seed, _STREAM])
     free = _free_groups(mask, always)
     drawn = _drawn(mask, free, rng)
     numels = np.array([group.numel for group in mask.groups], dtype=np.int64)
@@ -91,6 +92,26 @@ def always_trained(mask: Mask) -> frozenset[str]:
     return frozenset(group.name for group in mask.groups if any(part.selects(group.parameters[0]) for part in parts))
 
 
+def switched(mask: Mask, bits: Sequence[bool] | NDArray[np.bool_], *, name: str, provenance: Mapping[str, Any]) -> Mask:
+    """The mask with other groups on, at the same learning rate, without scores.
+
+    Args:
+        bits: one for each group, whatever the space always trains among them.
+    """
+    groups = tuple(replace(group, on=bool(on)) for group, on in zip(mask.groups, bits, strict=True))
+    numel = sum(group.numel for group in groups if group.on)
+    percent = mask.trainable.percent * numel / mask.trainable.numel
+    return replace(
+        mask,
+        name=name,
+        groups=groups,
+        trainable=Trainable(numel, percent),
+        scores={},
+        confirmed=None,
+        provenance=dict(provenance),
+    )
+
+
 def _free_groups(mask: Mask, always: Collection[str]) -> list[int]:
     """Positions of the groups that a twin may switch."""
     kept = always_trained(mask) | set(always)
@@ -110,23 +131,3 @@ def _drawn(mask: Mask, free: list[int], rng: np.random.Generator) -> Masks:
     masks = np.unique(masks, axis=0)
     masks = masks[masks.any(axis=1) & (masks != own).any(axis=1)]
     return rng.permutation(masks)
-
-
-def switched(mask: Mask, bits: Sequence[bool] | NDArray[np.bool_], *, name: str, provenance: Mapping[str, Any]) -> Mask:
-    """The mask with other groups on, at the same learning rate, without scores.
-
-    Args:
-        bits: one for each group, whatever the space always trains among them.
-    """
-    groups = tuple(replace(group, on=bool(on)) for group, on in zip(mask.groups, bits, strict=True))
-    numel = sum(group.numel for group in groups if group.on)
-    percent = mask.trainable.percent * numel / mask.trainable.numel
-    return replace(
-        mask,
-        name=name,
-        groups=groups,
-        trainable=Trainable(numel, percent),
-        scores={},
-        confirmed=None,
-        provenance=dict(provenance),
-    )

@@ -6,7 +6,6 @@ import csv
 import errno
 import io
 import json
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from memcontrol.errors import RunError
+from memcontrol.cache import whole_file
+from memcontrol.errors import RunError, reason
 from memcontrol.plain_files import load_json
 
 if TYPE_CHECKING:
@@ -27,17 +27,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write through a temporary file in the same folder, so that a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-        Path(partial).chmod(0o644)
-        Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    """Write the whole of a file, or leave what is there as it is."""
+    with whole_file(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def is_full(error: BaseException) -> bool:
@@ -175,7 +167,7 @@ class RunFolder:
             with tempfile.TemporaryFile(dir=self.path):
                 pass
         except OSError as error:
-            raise RunError(f"cannot write to {self.path}: {error.strerror}; name another folder with --out") from error
+            raise RunError(f"cannot write to {self.path}: {reason(error)}; name another folder with --out") from error
 
     def read_front(self) -> dict[str, Any]:
         """The content of `front.json`.

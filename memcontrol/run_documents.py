@@ -211,6 +211,7 @@ class ConfirmationDocument(Document):
         held_out: which held-out set was used, and how many images each of its parts has.
         images: generated for each training.
         confidence: of the intervals.
+        scores: those that every row has once a seed is done.
         failed: name, seed and error of every training that failed.
         seeds: all that any row has.
         rows: everything that was trained again.

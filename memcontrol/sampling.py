@@ -14,10 +14,12 @@ from memcontrol.config import SamplingConfig
 from memcontrol.data.images import Pixels
 from memcontrol.pipeline import FrozenPipeline, TextEmbeddings
 
+_PROMPTS_STREAM = 201
+
 
 def drawn_prompts(captions: Sequence[str], count: int, seed: int) -> list[str]:
     """`count` prompts drawn from the training captions with replacement."""
-    rng = np.random.default_rng([seed, 201])
+    rng = np.random.default_rng([seed, _PROMPTS_STREAM])
     return [captions[i] for i in rng.integers(len(captions), size=count)]
 
 

@@ -1,11 +1,14 @@
 """A cached array is filled once, appears whole or not at all, and is read memory-mapped."""
 
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from memcontrol.cache import Cache, default_cache_folder
+from memcontrol.cache import Cache, default_cache_folder, whole_file
 
 
 def refuse(target):
@@ -68,6 +71,19 @@ def test_nothing_is_visible_while_an_array_is_filled(tmp_path):
 
     Cache(tmp_path).array("kind", "key", (1,), fill)
     assert seen == []
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o664), (0o077, 0o600)])
+def test_who_may_read_what_is_cached_is_as_the_user_says(tmp_path, umask, mode):
+    """Users who share a cache read each other's files; safetensors would keep them from it."""
+    before = os.umask(umask)
+    try:
+        Cache(tmp_path).array("kind", "key", (1,), lambda target: target.fill(1))
+        with whole_file(tmp_path / "kind" / "x.safetensors") as partial:
+            save_file({"a": np.ones(1)}, partial)
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "kind").iterdir()] == [mode, mode]
 
 
 def test_the_environment_names_the_folder(tmp_path, monkeypatch):

@@ -353,3 +353,12 @@ def test_a_mask_whose_method_trains_other_numbers_is_refused(unet: UNet2DConditi
 def test_a_mask_whose_method_does_not_fit_its_layers_is_refused(unet: UNet2DConditionModel) -> None:
     with pytest.raises(MaskError, match="svdiff shifts weights of"):
         edited(build(unet), method="svdiff").check(unet)
+
+
+def test_a_layer_of_another_kind_is_named_among_the_differences(unet: UNet2DConditionModel) -> None:
+    part = {"method": "difffit", "select": ["down_blocks.0.*.proj_in.weight"], "name": "projection"}
+    content = {"schema": "memcontrol/search-space@1", "name": "own", "learning_rate": 1e-3, "parts": [part]}
+    linear = tiny(use_linear_projection=True)
+    mask = build(linear, "1", SearchSpace.model_validate(content))
+    with pytest.raises(MaskError, match=r"other shapes in projection \(difffit does not fit\)"):
+        mask.check(unet)

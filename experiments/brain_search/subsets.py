@@ -48,7 +48,7 @@ def works(laboratory: Laboratory) -> list[Work]:
         for name, (chosen, rates) in SUBSETS.items()
         for rate in rates
     ]
-    whole = (everything(laboratory),)
+    whole = (everything(laboratory.frozen.unet),)
     rates, steps = trajectory_rates(laboratory), trajectory_steps(laboratory.config)
     return subsets + [("full", whole, rate, count) for rate in rates for count in steps]
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from memcontrol.comparison.intervals import mean_over_seeds
 from memcontrol.report.trajectory import at_equal_fidelity
 
 HERE = Path(__file__).parent
@@ -74,10 +74,9 @@ def of_seed(seed: dict[str, Any]) -> dict[str, Any]:
 
 
 def interval(values: list[float]) -> dict[str, Any]:
-    mean, n = float(np.mean(values)), len(values)
-    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else None
-    known = {} if half is None else {"low": mean - half, "high": mean + half}
-    return {"mean": mean, "n": n, **known, "below zero": sum(value < 0 for value in values)}
+    mean = mean_over_seeds(values)
+    ends = {} if mean.half is None else {"low": mean.low, "high": mean.high}
+    return {"mean": mean.value, "n": mean.n, **ends, "below zero": sum(value < 0 for value in values)}
 
 
 def text(cell: Any) -> str:

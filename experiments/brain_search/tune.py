@@ -54,7 +54,7 @@ def changed(settings: list[str]) -> RunConfig:
 
 def works(laboratory: Laboratory) -> dict[str, tuple[Any, float | None, int]]:
     """Name -> groups, learning rate and steps of everything that is trained for a seed."""
-    whole = (everything(laboratory),)
+    whole = (everything(laboratory.frozen.unet),)
     rates, steps = trajectory_rates(laboratory), trajectory_steps(laboratory.config)
     full = {f"full-{rate:g}-{count}": (whole, rate, count) for rate in rates for count in steps}
     families = {

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t
+
+from memcontrol.comparison.intervals import mean_over_seeds
 
 Floats = NDArray[np.float64]
 FD, GAP = "fd@efficientnet-lite0", "copy_gap@pixels"
@@ -44,9 +45,8 @@ def read(folder: Path) -> dict[str, dict[str, Floats]]:
 
 
 def interval(values: Floats) -> str:
-    mean, count = float(values.mean()), len(values)
-    half = float(t.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count))
-    return f"{mean:+.3g} ({mean - half:+.3g} to {mean + half:+.3g})"
+    mean = mean_over_seeds(values)
+    return f"{mean.value:+.3g} ({mean.low:+.3g} to {mean.high:+.3g})"
 
 
 def main() -> None:

@@ -75,12 +75,7 @@ def tiny_subject(arguments: argparse.Namespace) -> Subject:
         "tuning": {"steps": arguments.steps, "batch": 4},
         "sampling": {"images": 24, "steps": 3},
         "scoring": {"objectives": ["fd@pixels", "copy_gap@pixels"], "reported": [], "permutations": 20},
-        "search": {
-            "budget": arguments.trials,
-            "sampler": "tpe",
-            "trajectory_rates": [1e-3],
-            "trajectory_points": [1.0],
-        },
+        "search": {"budget": arguments.trials, "sampler": "tpe", **ONE_REFERENCE},
     }
     config = validated(content, where="storm")
     laboratory = Laboratory(config, cache=Cache(default_cache_folder()), device="cpu")

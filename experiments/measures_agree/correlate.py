@@ -15,7 +15,7 @@ import matplotlib as mpl
 import numpy as np
 from scipy.stats import rankdata, spearmanr
 
-from memcontrol.measures import MEASURES
+from memcontrol.measures import MEASURES, MEMORIZATION
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -47,7 +47,7 @@ def read() -> Rows:
 def copied(name: str, value: float) -> float:
     """Larger is more copied; fidelity measures are turned so that larger is better quality."""
     measure = MEASURES[name.partition("@")[0]]
-    fidelity = measure.family not in ("copying", "noise", "membership", "extraction")
+    fidelity = measure.family not in MEMORIZATION
     return -value if (measure.better == "lower") == fidelity else value
 
 
@@ -211,7 +211,7 @@ def main() -> None:
     usable = [name for name in every if np.ptp(column(reported, name))]
     printed(parts["report"], parts["choose"])
     content = {
-        "models": {row["model"]: None for row in reported},
+        "models": list(dict.fromkeys(row["model"] for row in reported)),
         "seeds": {"choose": options.choose, "report": options.report},
         "count": {"choose": len(models) - len(reported), "report": len(reported)},
         "extraction": {
@@ -221,7 +221,6 @@ def main() -> None:
         "correlations": parts,
         "between_measures": intervals(reported, usable),
     }
-    content["models"] = list(content["models"])
     (HERE / "results.json").write_text(json.dumps(content, indent=1) + "\n")
 
 

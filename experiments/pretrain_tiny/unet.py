@@ -1,7 +1,7 @@
 """Pretrain one tiny U-Net on the latents of digits and faces, and save the whole pipeline.
 
-    python experiments/pretrain_tiny/unet.py tiny
-    python experiments/pretrain_tiny/unet.py tiny-sd
+    python experiments/pretrain_tiny/unet.py tiny --out memcontrol/assets/tiny
+    python experiments/pretrain_tiny/unet.py tiny-sd --out memcontrol/assets/tiny-sd
 
 Needs the autoencoder of `autoencoder.py`. Resumes from its last checkpoint; each step is a function of (seed, step).
 """

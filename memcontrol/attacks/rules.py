@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memcontrol.data.images import Pixels
-from memcontrol.errors import MemControlError
-from memcontrol.metrics.frechet import TooFewImages
+from memcontrol.errors import MemControlError, TooFewImages
 from memcontrol.metrics.tiles import Float64, tile_distances
 
 CALIBRATION_LIMIT = 2048

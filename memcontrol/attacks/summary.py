@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from memcontrol.attacks.records import PromptResult
 from memcontrol.errors import MemControlError
+from memcontrol.metrics.intervals import binomial_interval
 
 
 @dataclass(frozen=True)
@@ -78,14 +79,3 @@ def summarise(results: Sequence[PromptResult], captions: Sequence[str]) -> Extra
         smallest=min(result.smallest for result in results),
         close_share=sum(result.close for result in results) / generations,
     )
-
-
-def binomial_interval(count: int, total: int) -> tuple[float, float]:
-    """95 % interval of a share of `count` in `total`, at least 1, all independent.
-
-    Source: Clopper and Pearson 1934; covers at least 95 % at any share, more at small totals.
-    """
-    from scipy.stats import binomtest
-
-    interval = binomtest(count, total).proportion_ci(confidence_level=0.95, method="exact")
-    return float(interval.low), float(interval.high)

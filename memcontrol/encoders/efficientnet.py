@@ -9,7 +9,7 @@ import numpy as np
 
 from memcontrol.data.images import Pixels
 from memcontrol.data.packages import package_file
-from memcontrol.encoders.encoder import Features, check_pixels
+from memcontrol.encoders.encoder import Features, in_batches
 from memcontrol.encoders.weights import given_weights, load_state, parameters_identity, read_state
 
 if TYPE_CHECKING:
@@ -57,16 +57,11 @@ class EfficientNetLite0:
 
     def __call__(self, pixels: Pixels) -> Features:
         """`(N, H, W, 3)` uint8 -> `(N, 1280)` float32."""
-        check_pixels(pixels)
-        import torch
 
-        features = np.empty((len(pixels), 1280), dtype=np.float32)
-        with torch.inference_mode():
-            for start in range(0, len(pixels), self.batch):
-                inputs = self._inputs(pixels[start : start + self.batch])
-                pooled = self._network.extract_features(inputs).mean(dim=(2, 3))
-                features[start : start + self.batch] = pooled.float().cpu().numpy()
-        return features
+        def encode(batch: Pixels) -> Any:
+            return self._network.extract_features(self._inputs(batch)).mean(dim=(2, 3))
+
+        return in_batches(pixels, self.batch, encode, name=self.name)
 
     def _inputs(self, pixels: Pixels) -> torch.Tensor:
         import torch

@@ -10,8 +10,8 @@ import numpy as np
 from memcontrol.data.images import Pixels
 from memcontrol.data.packages import package_file
 from memcontrol.encoders.encoder import Features, in_batches
-from memcontrol.encoders.weights import first_line, given_weights, parameters_identity, read_state
-from memcontrol.errors import ModelError
+from memcontrol.encoders.weights import given_weights, parameters_identity, read_state
+from memcontrol.errors import ModelError, first_line
 
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from memcontrol.data.images import Pixels
-from memcontrol.encoders.weights import check_tensors, first_line
-from memcontrol.errors import ModelError
+from memcontrol.encoders.weights import check_tensors
+from memcontrol.errors import ModelError, first_line
 
 if TYPE_CHECKING:
     import torch

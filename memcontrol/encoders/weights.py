@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memcontrol.errors import ModelError
+from memcontrol.errors import ModelError, first_line, listed
 from memcontrol.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -15,6 +15,17 @@ if TYPE_CHECKING:
 
 SHOWN = 3
 """As many names of tensors stand in a message."""
+UNREADABLE = (
+    pickle.UnpicklingError,
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+)
+"""What `torch.load` raises on files that hold no tensors."""
 
 
 def given_weights(name: str, weights: str | None, wanted: str) -> Path:
@@ -46,6 +57,7 @@ def read_state(path: Path, name: str, *, classes: Sequence[type] = ()) -> dict[s
         ModelError: the file cannot be read, or holds something else.
     """
     import torch
+    from safetensors import SafetensorError
 
     if path.is_dir():
         raise ModelError(f"weights of encoder {name}: {path} is a folder, expected a file")
@@ -56,7 +68,7 @@ def read_state(path: Path, name: str, *, classes: Sequence[type] = ()) -> dict[s
             return load_file(path)
         with torch.serialization.safe_globals(list(classes)):
             loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, AttributeError) as error:
+    except (*UNREADABLE, SafetensorError) as error:
         raise ModelError(
             f"weights of encoder {name}: {path} cannot be read as tensors ({first_line(error)}): "
             "save the network's state dict with torch.save(network.state_dict(), PATH) and give that"
@@ -105,7 +117,7 @@ def check_tensors(
         ModelError: it was not; the message counts and names them.
     """
     found = (("missing", missing), ("unexpected", unexpected), ("of another size", resized))
-    parts = [f"{len(keys)} {what} ({_listed(keys)})" for what, keys in found if keys]
+    parts = [f"{len(keys)} {what} ({listed(sorted(keys), SHOWN)})" for what, keys in found if keys]
     if parts:
         raise ModelError(
             f"weights of encoder {name}: {source} is of another architecture, with tensors {', '.join(parts)}: "
@@ -117,14 +129,3 @@ def parameters_identity(network: torch.nn.Module, *settings: object) -> str:
     """`sha256:<hex>` of a network's tensors and of the settings that decide its features besides."""
     tensors = {key: tensor.detach().cpu().numpy() for key, tensor in network.state_dict().items()}
     return fingerprint(tensors, *settings)
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, cut to one short line."""
-    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return line if len(line) <= 200 else line[:197] + "..."
-
-
-def _listed(keys: Sequence[str]) -> str:
-    names = sorted(keys)
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

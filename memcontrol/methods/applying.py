@@ -41,7 +41,7 @@ def apply(unet: torch.nn.Module, tunables: Sequence[Tunable], resources: Resourc
         SpaceError: a method does not fit one of the layers.
     """
     refuse_applied(unet)
-    flags = {name: parameter.requires_grad for name, parameter in unet.named_parameters()}
+    flags = _flags(unet)
     names = changed_names(unet, tunables)
     with ExitStack() as stack:
         tuning = stack.enter_context(tuned(unet, tunables, resources))
@@ -72,8 +72,7 @@ def fold(unet: torch.nn.Module) -> None:
     del vars(unet)[ATTRIBUTE]
     applied.stack.close()
     put_into(dict(unet.named_parameters()), values)
-    for name, parameter in unet.named_parameters():
-        parameter.requires_grad_(applied.flags[name])
+    _set_flags(unet, applied.flags)
 
 
 def refuse_applied(unet: torch.nn.Module) -> None:
@@ -102,9 +101,17 @@ def put_into(parameters: Mapping[str, torch.nn.Parameter], values: Mapping[str, 
 @contextmanager
 def flags_kept(unet: torch.nn.Module) -> Iterator[None]:
     """On exit, what was trainable before is so again."""
-    flags = {name: parameter.requires_grad for name, parameter in unet.named_parameters()}
+    flags = _flags(unet)
     try:
         yield
     finally:
-        for name, parameter in unet.named_parameters():
-            parameter.requires_grad_(flags[name])
+        _set_flags(unet, flags)
+
+
+def _flags(unet: torch.nn.Module) -> dict[str, bool]:
+    return {name: parameter.requires_grad for name, parameter in unet.named_parameters()}
+
+
+def _set_flags(unet: torch.nn.Module, flags: Mapping[str, bool]) -> None:
+    for name, parameter in unet.named_parameters():
+        parameter.requires_grad_(flags[name])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from memcontrol.metrics.frechet import TooFewImages
+from memcontrol.errors import TooFewImages
 from memcontrol.metrics.neighbourhood import Matches, Members, Neighbourhood, seen_depth
 from memcontrol.metrics.neighbours import nearest_either
 

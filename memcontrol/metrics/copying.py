@@ -16,12 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from memcontrol.errors import MemControlError, nearest_names
+from memcontrol.errors import MemControlError, TooFewImages, nearest_names
 from memcontrol.measures import COPYING, Better
 from memcontrol.metrics.evidence import Evidence, Images
-from memcontrol.metrics.frechet import TooFewImages
 from memcontrol.metrics.neighbourhood import Features
-from memcontrol.metrics.neighbours import check_finite
+from memcontrol.metrics.rows import check_finite
 
 BETTER: Mapping[str, Better] = {name: measure.better for name, measure in COPYING.items()}
 """The measures, and which direction is less copied."""

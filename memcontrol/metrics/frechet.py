@@ -7,39 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from memcontrol.errors import MemControlError
-from memcontrol.metrics.neighbours import check_finite
+from memcontrol.errors import TooFewImages
+from memcontrol.metrics.intervals import Interval
+from memcontrol.metrics.rows import finite_rows
 
 Float64 = NDArray[np.float64]
-Interval = tuple[float, float, float]
-"""A value and the ends of its 95 % interval."""
-
-NORMAL_95 = 1.959964
-"""Standard errors to each side of a 95 % interval."""
-
-
-class TooFewImages(MemControlError):  # noqa: N818 - named for what is wrong, as the rest of the messages
-    """Fewer images than a measure can be computed from."""
-
-
-def finite_rows(measure: str, name: str, rows: NDArray[np.floating], least: int) -> Float64:
-    """`rows`, `(N, D)`, in float64, refused where a number computed from them would mean nothing.
-
-    Args:
-        measure: what is computed from them, for the message.
-        name: whose features they are, for the message.
-        least: how many rows are needed.
-    Raises:
-        MemControlError: not two-dimensional, or NaN or infinite features.
-        TooFewImages: fewer than `least` rows.
-    """
-    values = np.asarray(rows, dtype=np.float64)
-    if values.ndim != 2 or values.shape[1] == 0:
-        raise MemControlError(f"{measure}: {name} features have shape {values.shape}, expected (images, features)")
-    if len(values) < least:
-        raise TooFewImages(f"{measure} needs {least} {name} images or more, got {len(values)}: give more images")
-    check_finite(values, name)
-    return values
 
 
 @dataclass(frozen=True)
@@ -98,7 +70,7 @@ def frechet_interval(
     *,
     rng: np.random.Generator,
     resamples: int = 200,
-) -> tuple[float, float, float]:
+) -> Interval:
     """`frechet_distance` and the ends of its 95 % interval, by resampling the generated images.
 
     It covers which N images happened to be generated. It leaves out the upward bias at small N (resampling adds to

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from memcontrol.errors import MemControlError
-from memcontrol.metrics.frechet import NORMAL_95, Interval, TooFewImages, finite_rows
+from memcontrol.errors import MemControlError, TooFewImages
+from memcontrol.metrics.intervals import NORMAL_95, Interval
+from memcontrol.metrics.rows import finite_rows
 
 Float64 = NDArray[np.float64]
 Features = NDArray[np.floating]

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memcontrol.errors import MemControlError
-from memcontrol.metrics.frechet import Interval, finite_rows
+from memcontrol.metrics.intervals import Interval
 from memcontrol.metrics.neighbours import nearest
+from memcontrol.metrics.rows import finite_rows
 
 Float64 = NDArray[np.float64]
 Features = NDArray[np.floating]

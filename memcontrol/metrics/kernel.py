@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from memcontrol.metrics.frechet import TooFewImages
+from memcontrol.errors import TooFewImages
+from memcontrol.metrics.intervals import Interval
+from memcontrol.metrics.rows import finite_rows
 
 Float64 = NDArray[np.float64]
 
@@ -18,6 +20,7 @@ def kernel_distance(features: NDArray[np.floating], reference: NDArray[np.floati
         reference: `(M, D)`, one row per held-out image.
     Raises:
         TooFewImages: fewer than two rows in either set.
+        MemControlError: NaN or infinite features.
     Source: Binkowski et al. 2018 (arXiv 1801.01401), section 3 and eq. 4 (KID when the encoder is Inception).
     """
     within, across, constant = _parts(features, reference)
@@ -30,7 +33,7 @@ def kernel_interval(
     *,
     rng: np.random.Generator,
     subsets: int = 200,
-) -> tuple[float, float, float]:
+) -> Interval:
     """`kernel_distance` and the ends of its 95 % interval, from random halves of the generated images.
 
     A half drawn without replacement strays from the whole as the whole strays from its distribution (both have variance
@@ -42,6 +45,7 @@ def kernel_interval(
         reference: `(M, D)`.
     Raises:
         TooFewImages: fewer than four generated images or two reference images.
+        MemControlError: NaN or infinite features.
     """
     if len(features) < 4:
         raise TooFewImages(f"an interval of kid needs 4 generated images or more, got {len(features)}: sample more")
@@ -57,10 +61,7 @@ def kernel_interval(
 
 def _parts(features: NDArray[np.floating], reference: NDArray[np.floating]) -> tuple[Float64, Float64, float]:
     """Kernel among generated images without its diagonal `(N, N)`, mean kernel to the reference `(N,)`, and in it."""
-    for name, rows in (("generated", features), ("reference", reference)):
-        if len(rows) < 2:
-            raise TooFewImages(f"kid needs 2 {name} images or more, got {len(rows)}: give more images")
-    generated, real = np.asarray(features, dtype=np.float64), np.asarray(reference, dtype=np.float64)
+    generated, real = finite_rows("kid", "generated", features, 2), finite_rows("kid", "reference", reference, 2)
     within = _kernel(generated, generated)
     np.fill_diagonal(within, 0.0)
     among_real = _kernel(real, real)

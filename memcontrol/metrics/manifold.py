@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memcontrol.errors import MemControlError
-from memcontrol.metrics.frechet import NORMAL_95, Interval, finite_rows
+from memcontrol.metrics.intervals import NORMAL_95, Interval
 from memcontrol.metrics.neighbours import nearest
+from memcontrol.metrics.rows import finite_rows
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from memcontrol.errors import MemControlError
-from memcontrol.metrics.frechet import TooFewImages
+from memcontrol.errors import MemControlError, TooFewImages
+from memcontrol.metrics.intervals import NORMAL_95, Interval, binomial_interval
 
 Float64 = NDArray[np.float64]
 Scores = NDArray[np.floating]
@@ -40,7 +40,7 @@ class TruePositiveRate:
     note: str | None
 
 
-def auc(members: Scores, nonmembers: Scores) -> tuple[float, float, float]:
+def auc(members: Scores, nonmembers: Scores) -> Interval:
     """Probability that a member scores higher than a non-member, ties counted half, and its 95 % interval.
 
     The interval is DeLong's: it covers which members and which non-members were scored, and not the seed of the
@@ -67,7 +67,7 @@ def auc(members: Scores, nonmembers: Scores) -> tuple[float, float, float]:
     if variance < 1e-12:
         certain = 0.025 ** (1 / min(m, n))
         return value, value * certain, 1 - (1 - value) * certain
-    margin = 1.959964 * math.sqrt(variance)
+    margin = NORMAL_95 * math.sqrt(variance)
     return value, max(value - margin, 0.0), min(value + margin, 1.0)
 
 
@@ -96,7 +96,7 @@ def tpr_at_fpr(members: Scores, nonmembers: Scores, fpr: float) -> TruePositiveR
             f"{n} non-members cannot show a false positive rate of {fpr:g}: the threshold is the highest of them; "
             f"{math.ceil(1 / fpr - 1e-9)} or more would show it"
         )
-    low, high = _clopper_pearson(found, len(inside))
+    low, high = binomial_interval(found, len(inside))
     alarms = int((outside > threshold).sum())
     return TruePositiveRate(found / len(inside), low, high, threshold, alarms, 1 / n, note)
 
@@ -121,11 +121,3 @@ def _midranks(values: Float64) -> Float64:
     ordered = np.sort(values)
     below, upto = np.searchsorted(ordered, values, "left"), np.searchsorted(ordered, values, "right")
     return np.asarray((below + upto + 1) / 2)
-
-
-def _clopper_pearson(found: int, count: int) -> tuple[float, float]:
-    from scipy.stats import beta
-
-    low = 0.0 if found == 0 else float(beta.ppf(0.025, found, count - found + 1))
-    high = 1.0 if found == count else float(beta.ppf(0.975, found + 1, count - found))
-    return low, high

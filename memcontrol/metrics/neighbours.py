@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memcontrol.errors import MemControlError, MissingPackageError
+from memcontrol.metrics.rows import blocks, check_finite
 
 Found = tuple[NDArray[np.float32], NDArray[np.int64]]
 """Distances `(N, k)`, ascending, and positions `(N, k)`."""
@@ -113,17 +113,6 @@ def normalised(rows: NDArray[np.floating]) -> NDArray[np.float32]:
     return _prepared(rows, None)
 
 
-def check_finite(rows: NDArray[np.floating], name: str) -> None:
-    """Raises MemControlError where a feature is NaN or infinite, naming the set and the row."""
-    for part in _blocks(rows):
-        finite = np.isfinite(rows[part]).all(axis=1)
-        if not finite.all():
-            raise MemControlError(
-                f"features of {name} image {part.start + int(finite.argmin())} are not finite (NaN or infinite): check "
-                "that image and the encoder's weights"
-            )
-
-
 def _merged(first: Found, second: Found) -> Found:
     """The k nearest of both, each position once at its smaller distance; writes over `first`.
 
@@ -162,15 +151,10 @@ def _searcher(base: NDArray[np.float32], k: int, distance: Distance) -> Any:
     return lambda queries: faiss.knn(queries, base, k, metric=metric)
 
 
-def _blocks(rows: NDArray[np.floating]) -> Iterator[slice]:
-    step = max(1, NUMBERS_AT_ONCE // max(1, rows.shape[1]))
-    return (slice(start, min(start + step, len(rows))) for start in range(0, len(rows), step))
-
-
 def _prepared(rows: NDArray[np.floating], centre: NDArray[np.float64] | None) -> NDArray[np.float32]:
     """Rows of length 1, or less `centre` where there is one; float32."""
     prepared = np.empty(rows.shape, dtype=np.float32)
-    for part in _blocks(rows):
+    for part in blocks(rows, NUMBERS_AT_ONCE):
         values = np.asarray(rows[part], dtype=np.float64)
         if centre is not None:
             prepared[part] = values - centre

@@ -14,6 +14,7 @@ from diffusers import DDPMScheduler
 from memcontrol.data.images import ImageSet
 from memcontrol.errors import DivergedError, MemControlError
 from memcontrol.finetuning import Batch, Step, TrainingBatches, noise_target
+from memcontrol.mitigations.requirements import check_number
 from memcontrol.pipeline import FrozenPipeline
 
 BATCH = 32
@@ -50,14 +51,11 @@ class EarlyStopping:
     pairs: int = 128
 
     def __post_init__(self) -> None:
-        for name in ("patience", "every", "pairs"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise MemControlError(f"early stopping: {name} {value}: expected 1 or more")
-        if not 0 <= self.improvement < 1:
-            raise MemControlError(
-                f"early stopping: improvement {self.improvement}: expected a share of the loss, from 0 to below 1"
-            )
+        if self.patience is not None:
+            check_number("early stopping: patience", self.patience, low=1, whole=True)
+        check_number("early stopping: every", self.every, low=1, whole=True)
+        check_number("early stopping: improvement, a share of the loss,", self.improvement, low=0, below=1)
+        check_number("early stopping: pairs", self.pairs, low=1, whole=True)
 
     def watch(self, loss: Callable[[], float]) -> Watch:
         """The watch over one training; `loss` is that of the U-Net as it is when called, such as a `HeldOutLoss`."""

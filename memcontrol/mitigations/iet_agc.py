@@ -10,6 +10,7 @@ from memcontrol.errors import MemControlError
 from memcontrol.finetuning import Batches, TrainingBatches
 from memcontrol.mitigations.ensembles import EnsembleTraining
 from memcontrol.mitigations.loss_bank import AntiGradientControl
+from memcontrol.mitigations.requirements import check_number
 from memcontrol.mitigations.shards import Members, Shard, ShardBatches, mixed, split
 from memcontrol.mitigations.threshold_augmentation import AugmentedBatches, ThresholdAugmentation
 from memcontrol.pipeline import FrozenPipeline
@@ -45,11 +46,9 @@ class IterativeEnsemble:
     augmentation: ThresholdAugmentation | None = None
 
     def __post_init__(self) -> None:
-        for name, number in (("shards", self.shards), ("rounds", self.rounds)):
-            if number < 1:
-                raise MemControlError(f"{name} of ensemble training is {number}: expected a whole number from 1")
-        if not 0 <= self.moved < 1:
-            raise MemControlError(f"moved, the share that shards give on, is {self.moved}: expected 0 up to below 1")
+        check_number("shards of ensemble training", self.shards, low=1, whole=True)
+        check_number("rounds of ensemble training", self.rounds, low=1, whole=True)
+        check_number("moved, the share that shards give on,", self.moved, low=0, below=1)
         if self.control is None and (self.moved or self.augmentation):
             raise MemControlError(
                 "redistribution and augmentation go by loss banks, and there is no control: give one, such as "

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from memcontrol.errors import MemControlError
 from memcontrol.finetuning import LossFacts
+from memcontrol.mitigations.requirements import check_number
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,10 @@ class AntiGradientControl:
         if not 0 < self.multiplier < math.inf:
             raise MemControlError(
                 f"multiplier of anti-gradient control is {self.multiplier}: expected a number above 0, such as 2 "
-                f"(skip what is below half the mean); leave the control out to skip nothing"
+                "(skip what is below half the mean); leave the control out to skip nothing"
             )
-        if not 0 <= self.decay < 1:
-            raise MemControlError(f"decay of the loss bank is {self.decay}: expected a number from 0 and below 1")
-        if self.width < 1:
-            raise MemControlError(f"width of the loss bank is {self.width} timesteps: expected a whole number from 1")
+        check_number("decay of the loss bank", self.decay, low=0, below=1)
+        check_number("width of the loss bank, in timesteps,", self.width, low=1, whole=True)
 
     def rule(self, *, timesteps: int, images: int) -> LossBank:
         """An empty bank, for one training.

@@ -46,6 +46,10 @@ Mitigation = (
 def _ensemble(
     shards: int = 4, rounds: int = 10, m: float | None = 1.25, width: int = 1, moved: float = 0.0
 ) -> IterativeEnsemble:
+    if m is None and width != 1:
+        raise MemControlError(
+            f"width {width} is of the control, which m=none leaves out: give an m, or leave width out"
+        )
     control = None if m is None else AntiGradientControl(m, width=width)
     return IterativeEnsemble(shards, rounds, control, moved, ThresholdAugmentation() if moved else None)
 
@@ -83,26 +87,32 @@ def load_mitigation(text: str) -> Mitigation:
     name, _, settings = text.partition(":")
     if name not in MITIGATIONS:
         raise MemControlError(f'unknown mitigation "{name}": {nearest_names(name, MITIGATIONS, MITIGATIONS)}')
-    make, chosen = MITIGATIONS[name], {}
-    known = strengths(name)
+    known, chosen = _kinds(name), dict[str, int | float | None]()
     for item in filter(None, settings.split(",")):
         key, separator, value = item.partition("=")
         if not separator or key not in known:
             raise MemControlError(f'mitigation {name} has no strength "{item}": {nearest_names(key, known, known)}')
+        if key in chosen:
+            raise MemControlError(f"mitigation {text}: {key} is given twice: give each strength once")
         chosen[key] = _value(value)
-    try:
-        return make(**chosen)
-    except TypeError as error:
-        raise MemControlError(f"mitigation {text}: {error}: give numbers, as {name}:{known[0]}=1") from error
+        if chosen[key] is None and "None" not in known[key]:
+            raise MemControlError(f"mitigation {text}: {key} is none: expected a number")
+    return MITIGATIONS[name](**chosen)
 
 
 def strengths(name: str) -> tuple[str, ...]:
     """The settings of a mitigation that text can give: those that are numbers, switched off by `none`."""
+    return tuple(_kinds(name))
+
+
+def _kinds(name: str) -> dict[str, str]:
+    """Each setting that is a number -> its type as its mitigation states it, such as `int | None`."""
     make: Any = MITIGATIONS[name]
-    base = make.args[0] if isinstance(make, partial) and make.args else None
-    parameters = inspect.signature(type(base) if base is not None else make).parameters.values()
-    numbers = (p for p in parameters if "tuple" not in str(p.annotation))
-    return tuple(p.name for p in numbers if isinstance(p.default, int | float) or p.default is None)
+    # `rwa` and `rt` are made from an object of a mitigation, by replacing some of its strengths.
+    made_from = make.args[0] if isinstance(make, partial) and make.args else None
+    parameters = inspect.signature(make if made_from is None else type(made_from)).parameters.values()
+    kinds = {parameter.name: str(parameter.annotation) for parameter in parameters}
+    return {key: kind for key, kind in kinds.items() if kind.removesuffix(" | None") in ("int", "float")}
 
 
 def _value(text: str) -> int | float | None:

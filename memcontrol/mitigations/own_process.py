@@ -1,4 +1,4 @@
-"""What one process trains by itself among several, and sums over all of them."""
+"""What one process trains by itself among several, and what all of them have in common."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from numpy.typing import NDArray
 
 
@@ -36,3 +37,11 @@ def summed(array: NDArray[Any], accelerator: Accelerator) -> NDArray[Any]:
         return array.copy()
     total: NDArray[Any] = accelerator.reduce(torch.from_numpy(array.copy()).to(accelerator.device)).cpu().numpy()
     return total
+
+
+def of_first(number: float, accelerator: Accelerator) -> float:
+    """The first process's number, in all: their rounding may differ, and what they decide by the number may not."""
+    if accelerator.num_processes == 1:
+        return number
+    told = torch.tensor([number], dtype=torch.float64, device=accelerator.device)
+    return float(broadcast(told, from_process=0).item())

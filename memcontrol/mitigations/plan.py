@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -23,6 +24,7 @@ from memcontrol.mitigations.fewer_steps import FewerSteps
 from memcontrol.mitigations.iet_agc import IterativeEnsemble
 from memcontrol.mitigations.inference import InferenceNoise, InferenceOptimisation
 from memcontrol.mitigations.naming import Mitigation, load_mitigation
+from memcontrol.mitigations.own_process import of_first
 from memcontrol.mitigations.privacy_accounting import check_opacus
 from memcontrol.mitigations.requirements import captioned
 from memcontrol.mitigations.shards import split
@@ -93,10 +95,17 @@ class MitigationPlan:
         """Refuse, likewise, settings and processes that a mitigation cannot be trained with.
 
         Raises:
-            MemControlError: DP-SGD with accumulation, gradient checkpointing, half precision or several processes.
+            MemControlError: DP-SGD with accumulation, gradient checkpointing, half precision or several processes;
+                early stopping of shards in several processes.
         """
         for private in self._of(DifferentialPrivacy):
             private.check(config, accelerator)
+        stops = any(stopping.patience is not None for stopping in self._of(EarlyStopping))
+        if stops and self.in_shards and accelerator.num_processes > 1:
+            raise MemControlError(
+                f"early stopping of shards in {accelerator.num_processes} processes: each would stop at a step of its "
+                "own, and the others wait for it; start one process, or leave out one of the two mitigations"
+            )
 
     def tuning(self, config: TuningConfig) -> TuningConfig:
         """The settings that are trained under, where `config` was asked for: a mitigation may take fewer steps."""
@@ -134,10 +143,12 @@ class MitigationPlan:
             DivergedError: the loss became NaN or infinite.
         """
         config = self.tuning(config)
-        steps = self._trained(frozen, dataset, parameters, batches, learning_rate, config, accelerator, state)
+        train = self._training(frozen, dataset, parameters, batches)
+        after = next((decay.after(parameters) for decay in self._of(DecayToStart)), None)
+        steps = train(learning_rate=learning_rate, config=config, accelerator=accelerator, after=after, state=state)
         for stopping in self._of(EarlyStopping):
-            images = dataset.heldout.fidelity
-            watch = stopping.watch(HeldOutLoss.of(frozen, images, stopping, seed=batches.seed))
+            loss = HeldOutLoss.of(frozen, dataset.heldout.fidelity, stopping, seed=batches.seed)
+            watch = stopping.watch(partial(_agreed, loss, accelerator))
             if state is not None:
                 state.add("early stopping", watch)
             steps = watch.steps(steps)
@@ -157,18 +168,14 @@ class MitigationPlan:
             return mitigation.sampler(frozen=frozen, dataset=dataset, config=config, seed=seed)
         return None
 
-    def _trained(
+    def _training(
         self,
         frozen: FrozenPipeline,
         dataset: Dataset,
         parameters: Mapping[str, torch.nn.Parameter],
         batches: TrainingBatches,
-        learning_rate: float,
-        config: TuningConfig,
-        accelerator: Accelerator,
-        state: TrainingState | None,
-    ) -> Iterator[Step]:
-        after = next((decay.after(parameters) for decay in self._of(DecayToStart)), None)
+    ) -> Callable[..., Iterator[Step]]:
+        """What trains, of the keywords that `finetune_pipeline`, shards and DP-SGD have in common."""
 
         def changed(plain: Batches) -> Batches:
             for mitigation in self._data:
@@ -176,38 +183,12 @@ class MitigationPlan:
             return plain
 
         for ensemble in self._of(IterativeEnsemble):
-            training = ensemble.training(frozen, dataset.training, batches, data=changed if self._data else None)
-            return training.steps(
-                parameters,
-                learning_rate=learning_rate,
-                config=config,
-                accelerator=accelerator,
-                after=after,
-                state=state,
-            )
+            shards = ensemble.training(frozen, dataset.training, batches, data=changed if self._data else None)
+            return partial(shards.steps, parameters)
         for private in self._of(DifferentialPrivacy):
-            return private.steps(
-                frozen,
-                parameters,
-                batches,
-                learning_rate=learning_rate,
-                config=config,
-                accelerator=accelerator,
-                after=after,
-                state=state,
-            )
+            return partial(private.steps, frozen, parameters, batches)
         rule = next((bound.rule(frozen=frozen, dataset=dataset) for bound in self._of(Threshold)), None)
-        return finetune_pipeline(
-            frozen,
-            parameters,
-            changed(batches),
-            learning_rate=learning_rate,
-            config=config,
-            accelerator=accelerator,
-            rule=rule,
-            after=after,
-            state=state,
-        )
+        return partial(finetune_pipeline, frozen, parameters, changed(batches), rule=rule)
 
     @property
     def in_shards(self) -> bool:
@@ -224,6 +205,11 @@ class MitigationPlan:
 
     def _of(self, kind: type[Kind]) -> list[Kind]:
         return [mitigation for mitigation in self.chosen if isinstance(mitigation, kind)]
+
+
+def _agreed(loss: HeldOutLoss, accelerator: Accelerator) -> float:
+    """A loss by which all processes stop at one step."""
+    return of_first(loss(), accelerator)
 
 
 def _idle(

@@ -63,8 +63,12 @@ OPERATIONS: Mapping[str, Operation] = {
     ),
     "shear-x": Operation(lambda image, level: _moved(image, 1, SHEAR * level, 0, 0, 1, 0), signed=True),
     "shear-y": Operation(lambda image, level: _moved(image, 1, 0, 0, SHEAR * level, 1, 0), signed=True),
-    "translate-x": Operation(lambda image, level: _moved(image, 1, 0, SHIFT * level * image.width, 0, 1, 0), True),
-    "translate-y": Operation(lambda image, level: _moved(image, 1, 0, 0, 0, 1, SHIFT * level * image.height), True),
+    "translate-x": Operation(
+        lambda image, level: _moved(image, 1, 0, SHIFT * level * image.width, 0, 1, 0), signed=True
+    ),
+    "translate-y": Operation(
+        lambda image, level: _moved(image, 1, 0, 0, 0, 1, SHIFT * level * image.height), signed=True
+    ),
 }
 """The fourteen published ones."""
 

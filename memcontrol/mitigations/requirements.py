@@ -9,15 +9,18 @@ from memcontrol.errors import DataError, MemControlError, ModelError
 from memcontrol.pipeline import FrozenPipeline, LatentPipeline
 
 
-def check_number(name: str, value: object, *, low: float, high: float = math.inf, whole: bool = False) -> None:
-    """Nothing, where `value` is a number from `low` to `high`, both allowed.
+def check_number(
+    name: str, value: object, *, low: float, high: float = math.inf, below: float = math.inf, whole: bool = False
+) -> None:
+    """Nothing, where `value` is a finite number from `low` to `high`, both allowed, and below `below`.
 
     Raises:
         MemControlError: it is not, or is not whole where it has to be.
     """
     kind = int if whole else int | float
-    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
-        upper = " or more" if high == math.inf else f" to {high:g}"
+    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high or not value < below:
+        ends = [f" to {high:g}"] * (high < math.inf) + [f" to below {below:g}"] * (below < math.inf)
+        upper = next(iter(ends), " or more")
         raise MemControlError(f"{name} is {value!r}: expected a {'whole ' if whole else ''}number, {low:g}{upper}")
 
 

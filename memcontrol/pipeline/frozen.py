@@ -50,6 +50,13 @@ class TextEmbeddings:
         return torch.from_numpy(np.array(self.table[:1])).expand(count, -1, -1)
 
 
+def as_pixels(images: torch.Tensor) -> Pixels:
+    """Images `(N, C, H, W)` in -1 to 1, on any device, as `(N, H, W, C)` uint8: rounded, and clamped."""
+    levels = (images.float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
+    pixels: Pixels = levels.permute(0, 2, 3, 1).cpu().numpy()
+    return pixels
+
+
 class FrozenPipeline(ABC):
     """A pipeline of which nothing but the U-Net ever changes.
 

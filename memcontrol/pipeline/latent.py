@@ -13,7 +13,7 @@ from memcontrol.cache import Cache
 from memcontrol.data.identity import images_fingerprint
 from memcontrol.data.images import ImageSet, Pixels
 from memcontrol.fingerprint import fingerprint
-from memcontrol.pipeline.frozen import ENCODE_BATCH, FrozenPipeline, LatentMoments, TextEmbeddings
+from memcontrol.pipeline.frozen import ENCODE_BATCH, FrozenPipeline, LatentMoments, TextEmbeddings, as_pixels
 
 DECODE_BATCH = 16
 """Small, so that the decoder's activations stay in a CPU's cache."""
@@ -132,10 +132,7 @@ class LatentPipeline(FrozenPipeline):
     @torch.no_grad()
     def _decoded(self, latents: torch.Tensor) -> Pixels:
         scaled = (latents / self._scale() + self._shift()).to(self.vae.dtype)
-        decoded = self.vae.decode(scaled.contiguous(memory_format=torch.channels_last)).sample
-        bytes_ = (decoded.float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
-        pixels: Pixels = bytes_.permute(0, 2, 3, 1).cpu().numpy()
-        return pixels
+        return as_pixels(self.vae.decode(scaled.contiguous(memory_format=torch.channels_last)).sample)
 
     @torch.no_grad()
     def _posterior(self, pixels: Pixels) -> Any:

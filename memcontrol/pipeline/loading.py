@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,11 @@ from diffusers import (
 from huggingface_hub import hf_hub_download
 
 from memcontrol.cache import Cache
-from memcontrol.errors import ModelError, nearest_names
+from memcontrol.errors import ModelError, first_line, nearest_names
 from memcontrol.pipeline.frozen import FrozenPipeline
 from memcontrol.pipeline.latent import LatentPipeline
 from memcontrol.pipeline.unconditional import UnconditionalPipeline
+from memcontrol.plain_files import load_json
 
 SHIPPED = ("tiny", "tiny-sd")
 INDEX = "model_index.json"
@@ -101,9 +101,9 @@ def pipeline_class(source: str, model: str) -> str:
         ModelError: it cannot be read, or no such pipeline can be tuned.
     """
     diffusers.utils.logging.disable_progress_bar()
-    named = refusing(lambda: _index(source), model, "pipeline").get("_class_name")
+    named = refusing(lambda: pipeline_index(source), model, "pipeline").get("_class_name")
     # A pipeline that brings its own code names a file before its class.
-    name = str(named[-1] if isinstance(named, list) else named)
+    name = str(named[-1] if isinstance(named, list) and named else named)
     if name in UNCONDITIONAL or name.startswith(STABLE_DIFFUSION):
         return name
     raise ModelError(
@@ -112,10 +112,15 @@ def pipeline_class(source: str, model: str) -> str:
     )
 
 
-def _index(source: str) -> dict[str, Any]:
+def pipeline_index(source: str) -> dict[str, Any]:
+    """What model_index.json says of a pipeline: its class, and the library and class of each part.
+
+    Raises:
+        OSError, ValueError, TypeError: it cannot be read, or is no JSON object.
+    """
     folder = Path(source)
     file = folder / INDEX if folder.is_dir() else Path(hf_hub_download(source, INDEX))
-    return dict(json.loads(file.read_text(encoding="utf-8")))
+    return dict(load_json(file.read_text(encoding="utf-8")))
 
 
 def check_latent(loaded: Any, model: str) -> None:
@@ -194,5 +199,4 @@ def refusing(load: Callable[[], Any], model: str, kind: str) -> Any:
     try:
         return load()
     except (OSError, ValueError, KeyError, TypeError) as error:
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ModelError(f"cannot load {model} as a {kind}: {first}") from error
+        raise ModelError(f"cannot load {model} as a {kind}: {first_line(error)}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,16 +16,17 @@ from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
-from memcontrol.errors import ModelError
+from memcontrol.errors import ModelError, listed
 from memcontrol.pipeline.loading import (
-    INDEX,
     UNCONDITIONAL,
     check_latent,
     check_unconditional,
     model_folder,
     pipeline_class,
+    pipeline_index,
     refusing,
 )
+from memcontrol.plain_files import load_json
 
 NOT_LOADED = ("safety_checker", "image_encoder")
 _SETTINGS = {
@@ -92,10 +92,9 @@ def local_folder(model: str) -> Path:
 
 def file_problems(folder: Path, model: str) -> list[str]:
     """A sentence on each part of a saved pipeline whose files are missing or broken."""
-    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     problems = []
-    for name, kind in index.items():
-        if name.startswith("_") or not isinstance(kind, list) or kind[0] is None or name in NOT_LOADED:
+    for name, kind in pipeline_index(str(folder)).items():
+        if name.startswith("_") or not isinstance(kind, list) or kind[:1] in ([], [None]) or name in NOT_LOADED:
             continue
         place = _place(folder, name)
         wanted = _SETTINGS.get(name, ("config.json",))
@@ -134,7 +133,7 @@ def weight_mismatch(outline: PipelineOutline, model: str) -> str | None:
     wrong = sorted(name for name, shape in wanted.items() if stored.get(name) != shape)
     if not stored or not wrong:
         return None
-    named = ", ".join(wrong[:_SHOWN]) + (", ..." if len(wrong) > _SHOWN else "")
+    named = listed(wrong, _SHOWN)
     return f"{model}: {len(wrong)} of {len(wanted)} tensors of unet are missing or of another size ({named})"
 
 
@@ -194,5 +193,5 @@ def _weight_problems(place: Path, name: str, model: str) -> Iterator[str]:
 def _shards(file: Path) -> list[Path]:
     if not file.name.endswith(".index.json"):
         return [file]
-    named = json.loads(file.read_text(encoding="utf-8"))["weight_map"]
+    named = load_json(file.read_text(encoding="utf-8"))["weight_map"]
     return [file.parent / name for name in sorted(set(named.values()))]

@@ -13,7 +13,7 @@ from memcontrol.cache import Cache
 from memcontrol.data.identity import images_fingerprint
 from memcontrol.data.images import ImageSet, Pixels
 from memcontrol.fingerprint import fingerprint
-from memcontrol.pipeline.frozen import ENCODE_BATCH, FrozenPipeline, LatentMoments
+from memcontrol.pipeline.frozen import ENCODE_BATCH, FrozenPipeline, LatentMoments, as_pixels
 
 LUMINANCE = (19595, 38470, 7471)
 """Shares of red, green and blue in 65,536 parts (ITU-R 601-2), as Pillow's mode L has them."""
@@ -62,9 +62,7 @@ class UnconditionalPipeline(FrozenPipeline):
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> Pixels:
         """Images `(N, H, W, 3)` of latents `(N, C, h, w)`, clamped and rounded."""
-        bytes_ = (latents.float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
-        pixels: Pixels = bytes_.permute(0, 2, 3, 1).cpu().numpy()
-        return self._coloured(pixels)
+        return self._coloured(as_pixels(latents))
 
     def encode(self, pixels: Pixels) -> NDArray[np.float32]:
         """Pixels in -1 to 1, flattened to `(N, C*h*w)`."""

@@ -12,8 +12,8 @@ from memcontrol.score.naming import (
     parse_name,
     shortage,
 )
-from memcontrol.score.objectives import RealImages, load_objective
-from memcontrol.score.real import raw_images, real_images
+from memcontrol.score.objectives import load_objective
+from memcontrol.score.real import RealImages, raw_images, real_images
 from memcontrol.score.scorer import Scorer
 from memcontrol.score.value import Score, minimised
 

@@ -10,7 +10,7 @@ from memcontrol.encoders import ENCODERS, load_encoder
 from memcontrol.errors import MemControlError, nearest_names
 from memcontrol.pipeline import FrozenPipeline
 from memcontrol.score.naming import check_counts, direction, encoder_names
-from memcontrol.score.objectives import RealImages
+from memcontrol.score.real import RealImages
 from memcontrol.score.scorer import Scorer
 from memcontrol.score.value import Score
 

@@ -19,12 +19,12 @@ from memcontrol.attacks.summary import Extraction, summarise
 from memcontrol.config import AttackConfig, SamplingConfig
 from memcontrol.data.images import Dataset, ImageSet
 from memcontrol.measures import MEASURES
-from memcontrol.metrics.alignment import mean_interval
+from memcontrol.metrics.intervals import mean_interval
 from memcontrol.metrics.membership import auc, tpr_at_fpr
 from memcontrol.pipeline import FrozenPipeline
 from memcontrol.sampling import AtInference
 from memcontrol.score.naming import from_model, parse_name
-from memcontrol.score.objectives import RealImages
+from memcontrol.score.real import RealImages
 from memcontrol.score.value import Score
 
 Float64 = NDArray[np.float64]

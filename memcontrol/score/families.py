@@ -10,17 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memcontrol.measures import COPYING, MEASURES, VARIANTS, Family
-from memcontrol.metrics.alignment import mean_interval
 from memcontrol.metrics.copying import measure_copying
 from memcontrol.metrics.frechet import LeadingComponents, frechet_interval
 from memcontrol.metrics.full_frechet import ReferenceGaussian, extrapolated_frechet, full_frechet_interval
 from memcontrol.metrics.informed import calibrated_informed_distance, informed_distance, training_distances
+from memcontrol.metrics.intervals import Interval, mean_interval
 from memcontrol.metrics.kernel import kernel_interval
 from memcontrol.metrics.manifold import manifold_scores
 from memcontrol.score.features import GeneratedFeatures, RealFeatures
 from memcontrol.score.value import Score
-
-Interval = tuple[float, float, float]
 
 
 class Reference:

@@ -13,7 +13,7 @@ from memcontrol.data.images import Pixels
 from memcontrol.encoders import AlignedEncoder, Encoder, Features
 from memcontrol.errors import MemControlError
 from memcontrol.fingerprint import fingerprint
-from memcontrol.score.objectives import RealImages
+from memcontrol.score.real import RealImages
 
 
 def encoded(encoder: Encoder, images: Pixels) -> Features:

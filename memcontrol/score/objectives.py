@@ -6,38 +6,13 @@ import importlib
 import math
 import numbers
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import cast
 
 from memcontrol.data.images import Pixels
 from memcontrol.errors import MemControlError, nearest_names
 from memcontrol.measures import Better
+from memcontrol.score.real import RealImages
 from memcontrol.score.value import Score
-
-
-@dataclass(frozen=True)
-class RealImages:
-    """Every real image that generated ones are compared with, `(N, H, W, 3)` uint8 each.
-
-    Without an autoencoder the images are what the U-Net sees of them, and the `_raw` ones are the same.
-
-    Attributes:
-        training: what the model was tuned on, through its autoencoder, else the autoencoder's blur hides copies.
-        fidelity: held-out images for `fd` and `kid`, and to calibrate `nn_ratio_share`, through the autoencoder.
-        copying: held-out images for copying measures, through the autoencoder.
-        training_raw, fidelity_raw, copying_raw: the same images as they came.
-        same_subjects, same_subjects_raw: other images of the training set's subjects, where the data has them.
-    """
-
-    training: Pixels
-    fidelity: Pixels
-    copying: Pixels
-    training_raw: Pixels
-    fidelity_raw: Pixels
-    copying_raw: Pixels
-    same_subjects: Pixels | None = None
-    same_subjects_raw: Pixels | None = None
-
 
 Objective = Callable[[Pixels, RealImages], "float | Score"]
 """A user's own objective; an attribute `better` ("lower" unless set) gives the direction of a plain number."""

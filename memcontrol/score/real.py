@@ -1,12 +1,35 @@
-"""Every real image of a data set, as a model's autoencoder gives it back and as it came."""
+"""Every real image that generated ones are compared with, as a model's autoencoder gives it back and as it came."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from memcontrol.data.images import Dataset
+from memcontrol.data.images import Dataset, Pixels
 from memcontrol.pipeline import FrozenPipeline
-from memcontrol.score.objectives import RealImages
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """Every real image that generated ones are compared with, `(N, H, W, 3)` uint8 each.
+
+    Without an autoencoder the images are what the U-Net sees of them, and the `_raw` ones are the same.
+
+    Attributes:
+        training: what the model was tuned on, through its autoencoder, else the autoencoder's blur hides copies.
+        fidelity: held-out images for `fd` and `kid`, and to calibrate `nn_ratio_share`, through the autoencoder.
+        copying: held-out images for copying measures, through the autoencoder.
+        training_raw, fidelity_raw, copying_raw: the same images as they came.
+        same_subjects, same_subjects_raw: other images of the training set's subjects, where the data has them.
+    """
+
+    training: Pixels
+    fidelity: Pixels
+    copying: Pixels
+    training_raw: Pixels
+    fidelity_raw: Pixels
+    copying_raw: Pixels
+    same_subjects: Pixels | None = None
+    same_subjects_raw: Pixels | None = None
 
 
 def real_images(frozen: FrozenPipeline, dataset: Dataset) -> RealImages:

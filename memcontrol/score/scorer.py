@@ -16,7 +16,8 @@ from memcontrol.metrics.neighbours import nearest
 from memcontrol.score.families import FAMILIES, Question, Reference
 from memcontrol.score.features import GeneratedFeatures, RealFeatures, encoded
 from memcontrol.score.naming import from_model, parse_name
-from memcontrol.score.objectives import RealImages, custom_score, load_objective
+from memcontrol.score.objectives import custom_score, load_objective
+from memcontrol.score.real import RealImages
 from memcontrol.score.value import Score
 
 Asked = tuple[Family, str, str]

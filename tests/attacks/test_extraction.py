@@ -12,12 +12,11 @@ from memcontrol.attacks.controls import extraction_controls, planted_generations
 from memcontrol.attacks.extraction import ExtractionAttack, examine, examine_unconditional
 from memcontrol.attacks.records import PromptResult
 from memcontrol.attacks.rules import RULES, calibrate, distance_ratios, nearest_training
-from memcontrol.attacks.summary import binomial_interval, summarise
+from memcontrol.attacks.summary import summarise
 from memcontrol.cache import Cache
 from memcontrol.config import SamplingConfig
 from memcontrol.data.brain import draw_slices
-from memcontrol.errors import MemControlError, RunError
-from memcontrol.metrics.frechet import TooFewImages
+from memcontrol.errors import MemControlError, RunError, TooFewImages
 from memcontrol.pipeline import load_pipeline
 
 SAMPLING = SamplingConfig(steps=3, batch=16)
@@ -370,14 +369,6 @@ def test_the_summary_counts_images_that_the_prompts_reach(rules, training):
     assert summary.close_share == 1.0
     with pytest.raises(MemControlError, match="attack training captions"):
         summarise([found], ["x"])
-
-
-def test_the_interval_is_clopper_and_pearsons():
-    from scipy.stats import beta
-
-    assert binomial_interval(3, 20) == pytest.approx((beta.ppf(0.025, 3, 18), beta.ppf(0.975, 4, 17)))
-    assert binomial_interval(0, 20) == pytest.approx((0.0, 1 - 0.025 ** (1 / 20)))
-    assert binomial_interval(20, 20)[1] == 1.0
 
 
 def test_a_mitigation_of_inference_is_in_the_attack_and_keeps_no_record(tiny, tmp_path):

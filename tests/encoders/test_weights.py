@@ -102,7 +102,7 @@ def test_weights_of_another_network_are_counted_and_named(tmp_path: Path) -> Non
     torch.save({"_fc.weight": torch.zeros(2, 2), "strange": torch.zeros(1)}, file)
     with pytest.raises(
         ModelError,
-        match=r"tensors \d+ missing \(_blocks.*, \.\.\.\), 1 unexpected \(strange\), 1 of another size \(_fc",
+        match=r"tensors \d+ missing \(_blocks.* and \d+ more\), 1 unexpected \(strange\), 1 of another size \(_fc",
     ):
         load_encoder("efficientnet-lite0", weights=str(file))
 
@@ -156,3 +156,11 @@ def test_identity_is_of_names_values_and_settings() -> None:
     with torch.no_grad():
         other[0].weight[0, 0] += np.float32(1e-3)
     assert parameters_identity(one, 3) != parameters_identity(other, 3)
+
+
+@pytest.mark.parametrize("name", ["broken.safetensors", "broken.pth"])
+def test_a_file_that_holds_no_tensors_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"no tensors, and longer than a header")
+    with pytest.raises(ModelError, match=rf"weights of encoder own: .*{name} cannot be read as tensors \(") as caught:
+        read_state(tmp_path / name, "own")
+    assert "\n" not in str(caught.value)

@@ -6,7 +6,7 @@ from scipy.stats import mannwhitneyu, norm
 from sklearn.cluster import KMeans
 from sklearn.neighbors import NearestNeighbors
 
-from memcontrol.errors import MemControlError
+from memcontrol.errors import MemControlError, TooFewImages
 from memcontrol.metrics.cells import FEWEST, Cells, count_cells
 from memcontrol.metrics.copies import (
     PERCENTILES,
@@ -20,7 +20,6 @@ from memcontrol.metrics.copies import (
     memorized_shares,
 )
 from memcontrol.metrics.copying import measure_copying
-from memcontrol.metrics.frechet import TooFewImages
 from memcontrol.metrics.neighbourhood import Matches, Neighbourhood
 from memcontrol.metrics.spacing import Spacing, authentic_share
 

@@ -10,10 +10,9 @@ from scipy.stats import mannwhitneyu, norm
 
 from memcontrol.data.brain import draw_slices
 from memcontrol.encoders import PixelEncoder
-from memcontrol.errors import MemControlError
+from memcontrol.errors import MemControlError, TooFewImages
 from memcontrol.metrics.copying import BETTER, measure_copying
 from memcontrol.metrics.evidence import Evidence, Images, Lengths
-from memcontrol.metrics.frechet import TooFewImages
 from memcontrol.metrics.neighbourhood import Neighbourhood, Sides, survival
 
 RARE = {"copied_share", "copied_training_share", "memorized_share"}

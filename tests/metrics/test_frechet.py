@@ -6,14 +6,9 @@ from numpy.typing import NDArray
 from scipy.linalg import sqrtm
 from sklearn.decomposition import PCA
 
-from memcontrol.errors import MemControlError
-from memcontrol.metrics.frechet import (
-    LeadingComponents,
-    TooFewImages,
-    finite_rows,
-    frechet_distance,
-    frechet_interval,
-)
+from memcontrol.errors import MemControlError, TooFewImages
+from memcontrol.metrics.frechet import LeadingComponents, frechet_distance, frechet_interval
+from memcontrol.metrics.rows import finite_rows
 
 
 def correlated(rng: np.random.Generator, count: int, width: int, shift: float = 0.0) -> NDArray[np.float64]:

@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 from scipy.linalg import sqrtm
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from memcontrol.errors import MemControlError
-from memcontrol.metrics.frechet import LeadingComponents, TooFewImages, frechet_distance
+from memcontrol.errors import MemControlError, TooFewImages
+from memcontrol.metrics.frechet import LeadingComponents, frechet_distance
 from memcontrol.metrics.full_frechet import (
     ReferenceGaussian,
     _Sample,

@@ -5,8 +5,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from torchmetrics.image.mifid import MemorizationInformedFrechetInceptionDistance
 
-from memcontrol.errors import MemControlError
-from memcontrol.metrics.frechet import TooFewImages
+from memcontrol.errors import MemControlError, TooFewImages
 from memcontrol.metrics.full_frechet import full_frechet_distance, full_frechet_interval
 from memcontrol.metrics.informed import calibrated_informed_distance, informed_distance, training_distances
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from memcontrol.metrics.frechet import TooFewImages
+from memcontrol.errors import MemControlError, TooFewImages
 from memcontrol.metrics.kernel import kernel_distance, kernel_interval
 
 
@@ -48,6 +48,13 @@ def test_refuses_too_few_images() -> None:
         kernel_distance(rows, rows[:1])
     with pytest.raises(TooFewImages, match="4 generated images or more, got 3"):
         kernel_interval(rows[:3], rows, rng=np.random.default_rng(0))
+
+
+def test_features_that_are_not_finite_are_named() -> None:
+    rows = np.random.default_rng(0).normal(size=(6, 3))
+    rows[4, 1] = np.nan
+    with pytest.raises(MemControlError, match="features of reference image 4 are not finite"):
+        kernel_distance(np.ones((5, 3)), rows)
 
 
 @pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance` will save all extracted features")

@@ -4,9 +4,8 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
-from memcontrol.errors import MemControlError
+from memcontrol.errors import MemControlError, TooFewImages
 from memcontrol.metrics import manifold
-from memcontrol.metrics.frechet import TooFewImages
 from memcontrol.metrics.manifold import manifold_scores
 
 Rows = NDArray[np.float64]

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, mannwhitneyu, norm
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from memcontrol.errors import MemControlError
-from memcontrol.metrics.frechet import TooFewImages
+from memcontrol.errors import MemControlError, TooFewImages
 from memcontrol.metrics.membership import auc, tpr_at_fpr
 
 

@@ -45,7 +45,7 @@ def test_the_middle_is_the_lower_of_two():
         ("threshold:share=0.1|0.1", "expected different values"),
         ("threshold:share=0.1|", "expected different values"),
         ("threshold:share=0.1|0.10", "threshold:share=0.10 is the same as another choice"),
-        ("threshold:share=0.1|0.2,share=0.3", "threshold:share=0.2,share=0.3 is the same as another choice"),
+        ("threshold:share=0.1|0.2,share=0.3", "share=0.1,share=0.3: share is given twice"),
         ("threshold:share=0.1|x", 'strength "x"'),
         ("threshold:share=0.1|7", "expected a number, 0 to 1"),
         ("threshold:shar=0.1|0.2", 'no strength "shar=0.1"'),

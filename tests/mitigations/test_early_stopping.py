@@ -180,11 +180,15 @@ def test_a_model_tuned_on_the_held_out_images_has_a_lower_held_out_loss(tiny, ac
 @pytest.mark.parametrize(
     ("strength", "said"),
     [
-        ({"patience": 0}, "patience 0: expected 1 or more"),
-        ({"every": 0}, "every 0"),
-        ({"pairs": -3}, "pairs -3"),
-        ({"improvement": -0.1}, "improvement -0.1: expected a share"),
-        ({"improvement": float("nan")}, "improvement nan"),
+        ({"patience": 0}, "patience is 0: expected a whole number, 1 or more"),
+        ({"every": 0}, "every is 0"),
+        ({"every": 2.5}, "every is 2.5: expected a whole number"),
+        ({"every": None}, "every is None"),
+        ({"pairs": -3}, "pairs is -3"),
+        ({"pairs": 1.5}, "pairs is 1.5"),
+        ({"improvement": -0.1}, "improvement, a share of the loss, is -0.1: expected a number, 0 to below 1"),
+        ({"improvement": 1}, "improvement, a share of the loss, is 1"),
+        ({"improvement": float("nan")}, "improvement, a share of the loss, is nan"),
     ],
 )
 def test_other_strengths_are_refused(strength, said):

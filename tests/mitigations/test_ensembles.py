@@ -21,6 +21,7 @@ from memcontrol.methods import tuned
 from memcontrol.mitigations.ensembles import EnsembleTraining
 from memcontrol.mitigations.iet_agc import PRESETS, IterativeEnsemble
 from memcontrol.mitigations.loss_bank import AntiGradientControl
+from memcontrol.mitigations.own_process import of_first
 from memcontrol.mitigations.shards import Shard, ShardBatches
 from memcontrol.mitigations.threshold_augmentation import ThresholdAugmentation
 from memcontrol.pipeline import UnconditionalPipeline
@@ -272,9 +273,10 @@ def test_a_diverging_shard_is_named(small):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"shards": 0}, "shards of ensemble training is 0: expected a whole number from 1"),
+        ({"shards": 0}, "shards of ensemble training is 0: expected a whole number, 1 or more"),
+        ({"shards": 1.5}, "shards of ensemble training is 1.5"),
         ({"rounds": -1}, "rounds of ensemble training is -1"),
-        ({"control": STRICT, "moved": 1.0}, r"moved, .* is 1.0: expected 0 up to below 1"),
+        ({"control": STRICT, "moved": 1.0}, r"moved, .* is 1.0: expected a number, 0 to below 1"),
         ({"control": STRICT, "moved": -0.25}, r"moved, .* is -0.25"),
         ({"moved": 0.25}, "there is no control: give one"),
         ({"augmentation": ThresholdAugmentation()}, "there is no control: give one"),
@@ -316,7 +318,7 @@ def one_of_two(rank, port, frozen, path):
     os.environ |= group | {"RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true"}
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
-    path.write_text(json.dumps(sharded_json(frozen)))
+    path.write_text(json.dumps(sharded_json(frozen) | {"agreed": of_first(rank + 0.5, Accelerator(cpu=True))}))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="starts its processes by forking")
@@ -339,6 +341,7 @@ def test_one_process_for_each_shard_trains_what_one_process_trains(small, tmp_pa
     assert first["trained"] == second["trained"] == here["trained"]
     assert first["record"] == second["record"] == here["record"]
     assert first["losses"] != second["losses"]
+    assert first["agreed"] == second["agreed"] == 0.5
     assert sorted([*first["losses"], *second["losses"]]) == sorted(here["losses"])
 
 

@@ -126,10 +126,11 @@ def test_a_multiplier_that_is_not_above_zero_is_refused(multiplier):
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0])
 def test_a_decay_out_of_its_range_is_refused(decay):
-    with pytest.raises(MemControlError, match=r"decay of the loss bank is .* from 0 and below 1"):
+    with pytest.raises(MemControlError, match=r"decay of the loss bank is .* expected a number, 0 to below 1"):
         AntiGradientControl(decay=decay)
 
 
-def test_a_width_out_of_its_range_is_refused():
-    with pytest.raises(MemControlError, match="width of the loss bank is 0 timesteps"):
-        AntiGradientControl(width=0)
+@pytest.mark.parametrize("width", [0, 1.5])
+def test_a_width_out_of_its_range_is_refused(width):
+    with pytest.raises(MemControlError, match=f"width of the loss bank, in timesteps, is {width}: expected a whole"):
+        AntiGradientControl(width=width)

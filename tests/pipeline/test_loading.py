@@ -13,7 +13,7 @@ from diffusers import DDIMPipeline, DDPMPipeline, DDPMScheduler, UNet2DCondition
 from memcontrol.cache import Cache
 from memcontrol.errors import ModelError
 from memcontrol.pipeline import LatentPipeline, UnconditionalPipeline, load_pipeline, load_unet, model_folder
-from memcontrol.pipeline.loading import check_latent
+from memcontrol.pipeline.loading import check_latent, pipeline_class
 
 
 def loaded(folder, tmp_path):
@@ -140,3 +140,11 @@ def test_a_pipeline_that_would_train_wrongly_is_refused(part, change, message):
     loaded = SimpleNamespace(**{name: SimpleNamespace(config=config) for name, config in configs.items()})
     with pytest.raises(ModelError, match=message):
         check_latent(loaded, "other")
+
+
+@pytest.mark.parametrize("index", ["[", "1", "[]", "{}", '{"_class_name": []}', "[" * 100_000])
+def test_an_index_that_names_no_pipeline_is_refused_in_one_line(index, tmp_path):
+    (tmp_path / "model_index.json").write_text(index)
+    with pytest.raises(ModelError, match=r"cannot load mine as a pipeline: |mine is a (None|\[\]): expected") as caught:
+        pipeline_class(str(tmp_path), "mine")
+    assert "\n" not in str(caught.value)

@@ -122,3 +122,9 @@ def test_a_pipeline_that_cannot_be_tuned_is_refused_as_when_it_is_loaded(copied)
     path.write_text(json.dumps(content | {"latent_channels": 5}))
     with pytest.raises(ModelError, match="its U-Net takes 8 channels and its autoencoder gives 5"):
         load_outline(str(copied))
+
+
+def test_a_part_that_the_index_says_nothing_of_is_passed_over(copied):
+    index = json.loads((copied / "model_index.json").read_text()) | {"vae": []}
+    (copied / "model_index.json").write_text(json.dumps(index))
+    assert file_problems(copied, "mine") == []

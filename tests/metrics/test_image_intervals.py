@@ -1,10 +1,11 @@
+"""Intervals against SciPy, and how often they hold the truth."""
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from memcontrol.errors import MemControlError
-from memcontrol.metrics.alignment import mean_interval
-from memcontrol.metrics.frechet import TooFewImages
+from memcontrol.errors import MemControlError, TooFewImages
+from memcontrol.metrics.intervals import binomial_interval, mean_interval
 
 
 @pytest.mark.parametrize("count", [2, 5, 200])
@@ -39,3 +40,10 @@ def test_bad_values_are_refused() -> None:
         mean_interval(np.array([1.0, np.nan, 2.0]))
     with pytest.raises(MemControlError, match=r"one value per image, got the shape \(3, 2\)"):
         mean_interval(np.ones((3, 2)))
+
+
+def test_the_interval_of_a_share_is_clopper_and_pearsons() -> None:
+    beta = stats.beta
+    assert binomial_interval(3, 20) == pytest.approx((beta.ppf(0.025, 3, 18), beta.ppf(0.975, 4, 17)))
+    assert binomial_interval(0, 20) == pytest.approx((0.0, 1 - 0.025 ** (1 / 20)))
+    assert binomial_interval(20, 20)[1] == 1.0
