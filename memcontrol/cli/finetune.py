@@ -10,8 +10,10 @@ import typer
 from rich.console import Console
 
 from memcontrol.cli.options import (
+    DATA_NAMES,
+    DATA_SOURCES,
     Batch,
-    Data,
+    ConfigFile,
     Seed,
     Weights,
     chosen_mitigations,
@@ -22,6 +24,7 @@ from memcontrol.cli.options import (
 )
 from memcontrol.cli.planning import DryRun, PlanJson, Tflops, print_plan, refuse_without_dry_run
 from memcontrol.cli.reading import Reading, with_reading_options
+from memcontrol.data import check_source
 from memcontrol.errors import MemControlError
 
 if TYPE_CHECKING:
@@ -47,7 +50,9 @@ RESUMES = "checkpoints are kept, the same command goes on"
 def finetune(
     mask: Annotated[Path, typer.Option(help="A mask's JSON file.")],
     out: Annotated[Path, typer.Option(help="Folder for what is tuned; the same one resumes what was broken off.")],
-    data: Data = None,
+    data: Annotated[
+        str | None, option(DATA_SOURCES, "the mask's own, where that is a name", complete=DATA_NAMES)
+    ] = None,
     model: Annotated[str | None, option("Pipeline to tune.", "the mask's own")] = None,
     learning_rate: Annotated[float | None, option("Peak rate.", "the mask's own")] = None,
     schedule: Annotated[str | None, option("cosine or constant, after the rate's rise.", "the mask's own")] = None,
@@ -83,7 +88,7 @@ def finetune(
     save: Annotated[str | None, option("pipeline, tuned (the tuned tensors alone), or both.", "both")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Train anew where --out holds a training.")] = False,
     seed: Seed = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file; options override it.")] = None,
+    config: ConfigFile = None,
     dry_run: DryRun = False,
     tflops: Tflops = None,
     as_json: PlanJson = False,
@@ -135,6 +140,8 @@ def finetune(
             },
             "scoring": {"encoder_weights": weights},
         }
+        if data is not None and not dry_run:
+            check_source(data)  # a typing error is told before torch is loaded
         settings = _settings(config, changes)
         refuse_without_dry_run(dry_run, tflops, as_json)
         if dry_run:

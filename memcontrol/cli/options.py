@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -59,12 +61,8 @@ def option(
 
 
 _data = DEFAULTS.data
-Data = Annotated[
-    str | None,
-    option(
-        "brain, faces, digits, a folder, a CSV, XLSX or .npz file, or hf:NAME.", _data.source, complete=starting(DATA)
-    ),
-]
+DATA_SOURCES, DATA_NAMES = "brain, faces, digits, a folder, a CSV, XLSX or .npz file, or hf:NAME.", starting(DATA)
+Data = Annotated[str | None, option(DATA_SOURCES, _data.source, complete=DATA_NAMES)]
 Model = Annotated[
     str | None, option("tiny, tiny-sd, a pipeline folder, or a hub id.", DEFAULTS.model, complete=starting(MODELS))
 ]
@@ -102,9 +100,35 @@ Rungs = Annotated[
     str | None,
     option("SHARE:IMAGES,... where a candidate that is behind the others stops, such as 0.25:64; or none.", "none"),
 ]
-Sampler = Annotated[str | None, option("auto, gp, tpe, nsga2 or random.", DEFAULTS.search.sampler)]
+Sampler = Annotated[str | None, option("auto, hamming, gp, tpe, nsga2 or random.", DEFAULTS.search.sampler)]
 Out = Annotated[Path | None, option("Run folder; the same one resumes.", "runs/DATA-MODEL-SPACE")]
+Workers = Annotated[str, typer.Option(help="Processes; auto for one per GPU, or one per CPU core.")]
+ConfigFile = Annotated[Path | None, typer.Option(help="YAML file; options override it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+def with_options(command: Callable[..., None], keyword: str, options: Mapping[str, Any]) -> Callable[..., None]:
+    """The command with these options in place of one keyword: a mapping of what they were given.
+
+    Args:
+        options: by name, each an annotated type whose default is None.
+    """
+    own = inspect.signature(command, eval_str=True)
+    kept = [parameter for parameter in own.parameters.values() if parameter.name != keyword]
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    added = [inspect.Parameter(name, kind, default=None, annotation=given) for name, given in options.items()]
+    places = sum(parameter.kind is not inspect.Parameter.KEYWORD_ONLY for parameter in kept)
+
+    @functools.wraps(command)
+    def taking(**given: Any) -> None:
+        taken = {name: given.pop(name) for name in options}
+        command(**given, **{keyword: taken})
+
+    # What typer reads to make the options.
+    parameters = [*kept[:places], *added, *kept[places:]]
+    taking.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    taking.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return taking
 
 
 def first_process() -> bool:
@@ -189,6 +213,19 @@ def chosen_mitigations(names: list[str] | None) -> list[str] | None:
             raise MemControlError(f"--mitigation none beside {len(names) - 1} more: give none alone, or leave it out")
         return []
     return names or None
+
+
+def worker_count(text: str) -> int | None:
+    """None for `auto`, else a positive number.
+
+    Raises:
+        MemControlError: neither.
+    """
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise MemControlError(f"--workers {text}: expected auto or a number of at least 1")
+    return int(text)
 
 
 def _written(given: object) -> object:

@@ -44,6 +44,7 @@ def _digits(config: DataConfig, *, resolution: int, seed: int) -> Dataset:
 SOURCES: dict[str, Loader] = {"brain": _brain, "faces": _faces, "digits": _digits}
 """Named sources; their modules are imported when one is loaded, so that this package stays light."""
 
+_TABLES, _ARRAYS = (".csv", ".xlsx"), ".npz"
 _EXPECTED = "a path to an image folder, a .csv or .xlsx table or a MedMNIST .npz, or hf:NAME for Hugging Face"
 
 
@@ -66,6 +67,26 @@ def load_dataset(config: DataConfig, *, resolution: int, seed: int) -> Dataset:
     return split_pool(source_pool(config, resolution), config, resolution=resolution, seed=seed)
 
 
+def check_source(source: str) -> None:
+    """Refuse a source that there is not, before anything is loaded; what it holds is not looked at.
+
+    Raises:
+        DataError: an empty text, no such name, file or folder, or a file of a kind that is not read.
+    """
+    from memcontrol.data.huggingface import PREFIX
+
+    if source in SOURCES or source.startswith(PREFIX):
+        return
+    if not source.strip():
+        raise DataError(f"the name of a data source is empty: give {', '.join(sorted(SOURCES))}, or {_EXPECTED}")
+    path = Path(source).expanduser()
+    if not path.exists():
+        known = nearest_names(source, SOURCES)
+        raise DataError(f'no data source "{source}", and no such file or folder: {known}; or give {_EXPECTED}')
+    if not path.is_dir() and path.suffix.lower() not in (*_TABLES, _ARRAYS):
+        raise DataError(f"{path} is not a data source: give {_EXPECTED}")
+
+
 def source_pool(config: DataConfig, resolution: int) -> Pool:
     """All images of a source that the user has, before they are split; not of a named one of `SOURCES`.
 
@@ -86,6 +107,7 @@ def _opened(config: DataConfig, resolution: int) -> Pool:
     from memcontrol.data.medmnist import medmnist_pool
     from memcontrol.data.table import table_pool
 
+    check_source(config.source)
     path = Path(config.source).expanduser()
     if config.source.startswith(PREFIX) or (path.exists() and (path.is_file() or is_saved_dataset(path))):
         _refuse_class_names(config)
@@ -95,15 +117,9 @@ def _opened(config: DataConfig, resolution: int) -> Pool:
         if is_saved_dataset(path):
             return huggingface_pool(f"{PREFIX}{path}", config, resolution=resolution)
         return folder_pool(path, config, resolution=resolution)
-    if not path.exists():
-        known = nearest_names(config.source, SOURCES)
-        raise DataError(f'no data source "{config.source}", and no such file or folder: {known}; or give {_EXPECTED}')
-    suffix = path.suffix.lower()
-    if suffix in (".csv", ".xlsx"):
-        return table_pool(path, config, resolution=resolution)
-    if suffix == ".npz":
+    if path.suffix.lower() == _ARRAYS:
         return medmnist_pool(path, config, resolution=resolution)
-    raise DataError(f"{path} is not a data source: give {_EXPECTED}")
+    return table_pool(path, config, resolution=resolution)
 
 
 def _refuse_class_names(config: DataConfig) -> None:

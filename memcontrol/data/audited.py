@@ -14,10 +14,7 @@ from memcontrol.data.images import Dataset, ImageSet, Indices, Pixels
 from memcontrol.data.notes import content_notes, counted
 from memcontrol.data.pool import Pool
 from memcontrol.data.splitting import split_pool
-from memcontrol.errors import DataError
-
-LISTED = 5
-"""As many pairs of identical images stand in a message."""
+from memcontrol.errors import DataError, listed
 
 
 def load_audited(train: DataConfig, holdout: str | None, *, resolution: int, seed: int) -> Dataset:
@@ -64,11 +61,10 @@ def _refuse_named(source: str, holdout: str) -> None:
 def _refuse_overlap(ours: Pool, theirs: Pool, holdout: str) -> None:
     pairs = overlap(ours.images, theirs.images)
     if pairs:
-        named = ", ".join(f"{first} = {second}" for first, second in pairs[:LISTED])
-        more = f" and {len(pairs) - LISTED:,} more" if len(pairs) > LISTED else ""
+        named = listed([f"{first} = {second}" for first, second in pairs])
         raise DataError(
             f"{counted(len(pairs), 'held-out image is', 'held-out images are')} in the training set too (training = "
-            f"held-out: {named}{more}): remove them from {holdout}, or from --train where the model never saw them"
+            f"held-out: {named}): remove them from {holdout}, or from --train where the model never saw them"
         )
 
 
@@ -76,14 +72,14 @@ def _decoded(pool: Pool, config: DataConfig) -> Pool:
     """The pool without images that do not decode, where these are to be skipped."""
     if config.bad_images == "error":
         return pool
-    good = [i for i in range(len(pool.images)) if _decodes(pool, i)]
+    decodes = [_decodes(pool, i) for i in range(len(pool.images))]
+    good = [i for i, does in enumerate(decodes) if does]
+    bad = [key for key, does in zip(pool.images.keys, decodes, strict=True) if not does]
     if not good:
         raise DataError(f"{pool.name}: none of {counted(len(pool.images), 'image')} decodes: repair them")
-    bad = len(pool.images) - len(good)
     if not bad:
         return pool
-    first = next(i for i in range(len(pool.images)) if i == len(good) or good[i] != i)
-    note = f"{pool.name}: skipped {counted(bad, 'image')} that did not decode, the first {pool.images.keys[first]}"
+    note = f"{pool.name}: skipped {counted(len(bad), 'image')} that did not decode, the first {bad[0]}"
     return replace(
         pool, images=pool.images.take(good), digest=lambda i: pool.digest(good[i]), notes=(*pool.notes, note)
     )

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from memcontrol.data.images import Indices, Pixels
-from memcontrol.errors import DataError
+from memcontrol.errors import DataError, first_line
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".tif", ".tiff", ".webp")
 """What counts as an image in a folder without metadata."""
 
 _SIXTEEN_BIT_STEP = 257  # 65535 / 255
-_UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
+_UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error)
 
 
 def decode_image(source: Path | bytes, *, name: str) -> Image.Image:
@@ -37,9 +37,14 @@ def decode_image(source: Path | bytes, *, name: str) -> Image.Image:
             warnings.simplefilter("ignore")  # Pillow warns of odd EXIF and palettes that it then reads all the same
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
                 return _to_rgb(ImageOps.exif_transpose(image))
+    except Image.DecompressionBombError as error:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise DataError(
+            f"{name} has more than the {most:,} pixels that are read: scale it down, or use --bad-images skip"
+        ) from error
     except _UNDECODABLE as error:
-        reason = "not an image" if "cannot identify" in str(error) else str(error).partition("\n")[0] or "broken file"
-        raise DataError(f"{name} does not decode ({reason}): repair or remove it, or use --bad-images skip") from error
+        why = "not an image" if "cannot identify" in str(error) else first_line(error) if str(error) else "broken file"
+        raise DataError(f"{name} does not decode ({why}): repair or remove it, or use --bad-images skip") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

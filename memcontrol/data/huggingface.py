@@ -11,8 +11,8 @@ from PIL import Image
 from memcontrol.config import DataConfig
 from memcontrol.data.decoding import decode_image
 from memcontrol.data.pool import Pool, opened_pool
-from memcontrol.data.table import SPLITS, missing_caption_column, optional_column
-from memcontrol.errors import DataError, MissingPackageError
+from memcontrol.data.table import SPLITS, missing_caption_column, optional_column, refuse_empty_captions
+from memcontrol.errors import DataError, MissingPackageError, first_line
 
 PREFIX = "hf:"
 _SAVED = ("dataset_dict.json", "state.json")
@@ -34,14 +34,14 @@ def huggingface_pool(source: str, config: DataConfig, *, resolution: int) -> Poo
         DataError: no such dataset, or a column that is missing.
     """
     try:
-        import datasets
+        import datasets  # noqa: F401
     except ImportError as error:
         raise MissingPackageError(
             'package datasets is not installed: install it with pip install -c constraints.txt -e ".[hf]"'
         ) from error
     loaded = _loaded(source)
     parts: dict[str, Any] = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
-    table = datasets.concatenate_datasets(list(parts.values()))
+    table = _joined(parts, source)
     described = f"{source} (columns: {', '.join(table.column_names)})"
     subjects = optional_column(config.subject_column, "subject_column", table.column_names, described)
     return opened_pool(
@@ -49,7 +49,7 @@ def huggingface_pool(source: str, config: DataConfig, *, resolution: int) -> Poo
         _opener(table, _image_column(table, config, described), source),
         resolution=resolution,
         keys=[f"{name}-{i}" for name, part in parts.items() for i in range(len(part))],
-        captions=_captions(table, config, described),
+        captions=_captions(table, config, source, described),
         subjects=_texts(table, config.subject_column) if subjects else None,
         splits=_splits(parts, table, config, described),
     )
@@ -65,10 +65,22 @@ def _loaded(source: str) -> Any:
             return datasets.load_from_disk(name)
         return datasets.load_dataset(name, subset or None)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(
-            f"no Hugging Face dataset {name} ({reason}): expected hf:NAME or hf:NAME:CONFIG, or a folder that "
-            "save_to_disk wrote"
+            f"no Hugging Face dataset {name} ({first_line(error)}): expected hf:NAME or hf:NAME:CONFIG, or a folder "
+            "that save_to_disk wrote"
+        ) from error
+
+
+def _joined(parts: dict[str, Any], source: str) -> Any:
+    """All splits as one `Dataset`, one after the other."""
+    import datasets
+
+    try:
+        return datasets.concatenate_datasets(list(parts.values()))
+    except ValueError as error:
+        raise DataError(
+            f"splits {', '.join(parts)} of {source} have columns of different kinds ({first_line(error)}): make them "
+            "alike, or save one split with save_to_disk and give that"
         ) from error
 
 
@@ -99,12 +111,14 @@ def _opener(table: Any, column: str, source: str) -> Callable[[int], Image.Image
     return open_image
 
 
-def _captions(table: Any, config: DataConfig, described: str) -> tuple[str, ...]:
+def _captions(table: Any, config: DataConfig, source: str, described: str) -> tuple[str, ...]:
     if config.captions == "none":
         return ("",) * len(table)
     if config.caption_column not in table.column_names:
         raise missing_caption_column(config.caption_column, described)
-    return _texts(table, config.caption_column)
+    captions = _texts(table, config.caption_column)
+    refuse_empty_captions(captions, config.caption_column, source)
+    return captions
 
 
 def _texts(table: Any, column: str) -> tuple[str, ...]:

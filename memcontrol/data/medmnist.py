@@ -12,7 +12,7 @@ from PIL import Image
 
 from memcontrol.config import DataConfig
 from memcontrol.data.pool import Pool, opened_pool
-from memcontrol.errors import DataError
+from memcontrol.errors import DataError, reason
 
 PARTS = {"train": "train", "val": "validation", "test": "test"}
 """Prefix of the arrays' names, and the split that it means."""
@@ -58,10 +58,9 @@ def _arrays(path: Path) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.generic
                 raise ValueError(f"no train_images; it has {', '.join(archive.files) or 'nothing'}")
             return {p: _checked(p, archive[f"{p}_images"], archive[f"{p}_labels"]) for p in prefixes}
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        reason = str(error.args[0] if error.args else error).partition("\n")[0]
         raise DataError(
-            f"{path} is not a MedMNIST archive ({reason}): expected arrays train_images (N, H, W) or (N, H, W, 3) "
-            "uint8 and train_labels (N, 1), and the same for val and test"
+            f"{path} is not a MedMNIST archive ({reason(error)}): expected arrays train_images (N, H, W) or "
+            "(N, H, W, 3) uint8 and train_labels (N, 1), and the same for val and test"
         ) from error
 
 

@@ -20,8 +20,10 @@ def content_notes(name: str, images: ImageSet) -> list[str]:
     captions = set(images.captions) - {""}
     empty = sum(caption == "" for caption in images.captions)
     subjects = "no subjects" if images.subjects is None else counted(len(set(images.subjects)), "subject")
-    found = f"{name}: {counted(len(images), 'image')}, {counted(len(captions), 'distinct caption')}, {subjects}"
-    return [found] + ([f"{counted(empty, 'image has', 'images have')} an empty caption"] if empty else [])
+    said = counted(len(captions), "distinct caption") if captions else "no captions"
+    found = f"{name}: {counted(len(images), 'image')}, {said}, {subjects}"
+    some = captions and empty
+    return [found] + ([f"{counted(empty, 'image has', 'images have')} an empty caption"] if some else [])
 
 
 def split_notes(how: str, training: int, got: Sequence[int], asked: Sequence[int], same_subjects: int) -> list[str]:
@@ -33,7 +35,7 @@ def split_notes(how: str, training: int, got: Sequence[int], asked: Sequence[int
         asked: the sizes that the configuration asks for.
     """
     held = "held out: {} fidelity, {} copying, {} confirmation".format(*got)
-    fewer = "" if tuple(got) == tuple(asked) else " (asked: {}, {}, {})".format(*asked)
+    fewer = "" if tuple(got) == tuple(asked) else " (wanted: {}, {}, {})".format(*asked)
     other = f"; {counted(same_subjects, 'other image')} of training subjects" if same_subjects else ""
     return [f"split {how}: {training} training; {held}{fewer}{other}", *copying_notes(got[1], training)]
 
@@ -44,7 +46,8 @@ def copying_notes(copying: int, training: int) -> list[str]:
         return []
     advised = COPYING_FACTOR * training
     return [
-        f"the copying set has {copying:,} images: {advised:,} or more, {COPYING_FACTOR} a training image, are advised"
+        f"the copying set has {copying:,} images: {advised:,} or more, {COPYING_FACTOR} a training image, are advised; "
+        "add images, or train on fewer"
     ]
 
 

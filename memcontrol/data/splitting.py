@@ -217,19 +217,27 @@ def _too_few(
 ) -> DataError:
     """The error for a pool that is too small, with the largest training size that would do."""
 
-    def works(size: int) -> bool:
-        return _assigned(pool, order, config.model_copy(update={"train_size": size}), excluded, per_subject) is not None
+    def largest(factor: int) -> int | None:
+        """The largest training size with `factor` times as many images for copying; None where none has them."""
 
-    largest, beyond = FEWEST, config.train_size
-    while beyond - largest > 1:
-        middle = (largest + beyond) // 2
-        largest, beyond = (middle, beyond) if works(middle) else (largest, middle)
+        def works(size: int) -> bool:
+            parts = _assigned(pool, order, config.model_copy(update={"train_size": size}), excluded, per_subject)
+            return parts is not None and len(parts.copying) >= factor * size
+
+        found, beyond = FEWEST, config.train_size
+        while beyond - found > 1:
+            middle = (found + beyond) // 2
+            found, beyond = (middle, beyond) if works(middle) else (found, middle)
+        return found if works(found) else None
+
+    most, advised = largest(0), largest(COPYING_FACTOR)
     subjects = pool.images.subjects
     whole = "" if subjects is None else ", no subject in two sets"
     if pool.sources:
         mend = "give more held-out images, of subjects that are not in training"
-    elif works(largest):
-        mend = f"use --train-size {largest} or less"
+    elif most:
+        mend = f"use --train-size {most} or less"
+        mend += f", better {advised} or less, to have enough to compare with" if advised else ""
     elif pool.splits is not None:
         mend = "add images, or drop the splits to split at random"
     else:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import os
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from memcontrol.config import DataConfig
 from memcontrol.data.decoding import decode_image
 from memcontrol.data.pool import Pool, opened_pool
-from memcontrol.errors import DataError, MissingPackageError
+from memcontrol.errors import DataError, MissingPackageError, first_line, reason
 from memcontrol.plain_files import load_json
 
 PATH_COLUMNS = ("path", "file_name", "image")
@@ -30,6 +32,8 @@ SPLITS = {
 }
 """What a split may be called, in any case."""
 _DICOM = (".dcm", ".dicom")
+_NO_WORKBOOK = (zipfile.BadZipFile, zlib.error, SyntaxError, ValueError, LookupError, AttributeError, TypeError)
+"""What openpyxl raises on a file that is none, or is broken; broken XML is a SyntaxError."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def read_rows(path: Path) -> Rows:
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is not a table of UTF-8 text ({error}): save it as CSV in UTF-8") from error
     except OSError as error:
-        raise DataError(f"cannot read {path} ({error.strerror}): name a table that can be read") from error
+        raise DataError(f"cannot read {path} ({reason(error)}): name a table that can be read") from error
     if not rows:
         raise DataError(f"{path} has no rows: list at least one image under its header")
     return Rows(path, tuple(columns), rows)
@@ -70,7 +74,14 @@ def read_rows(path: Path) -> Rows:
 
 def _csv_records(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     with path.open(newline="", encoding="utf-8-sig") as file:
-        return _records(csv.reader(file), path)
+        separator = _separator(file.readline())
+        file.seek(0)
+        return _records(csv.reader(file, delimiter=separator), path)
+
+
+def _separator(header: str) -> str:
+    """A comma, unless the header has none but a semicolon or a tab, as spreadsheets of some countries write."""
+    return next((mark for mark in ",;\t" if mark in header), ",")
 
 
 def _xlsx_records(path: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -81,13 +92,11 @@ def _xlsx_records(path: Path) -> tuple[list[str], list[dict[str, str]]]:
             f'reading {path} needs openpyxl: run pip install -c constraints.txt -e ".[tables]", or save as CSV'
         ) from error
     try:
-        book = load_workbook(path, read_only=True, data_only=True)
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
-        raise DataError(f"{path} is not an XLSX workbook ({error}): save it as XLSX or CSV") from error
-    try:
-        return _records(book.worksheets[0].iter_rows(values_only=True), path)
-    finally:
-        book.close()
+        # Its readers are lazy, so that a broken sheet shows itself only when its rows are taken.
+        with closing(load_workbook(path, read_only=True, data_only=True)) as book:
+            return _records(book.worksheets[0].iter_rows(values_only=True), path)
+    except (*_NO_WORKBOOK, OSError) as error:
+        raise DataError(f"{path} is not an XLSX workbook ({first_line(error)}): save it as XLSX or CSV") from error
 
 
 def _records(lines: Iterable[Sequence[object]], path: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -167,11 +176,7 @@ def _captions(rows: Rows, config: DataConfig) -> tuple[str, ...]:
     if config.caption_column not in rows.columns:
         raise missing_caption_column(config.caption_column, _described(rows))
     captions = tuple(row[config.caption_column] for row in rows.rows)
-    if captions and not any(caption.strip() for caption in captions):
-        raise DataError(
-            f'every caption in column "{config.caption_column}" of {rows.path} is empty: name another column with '
-            "--caption-column, or use --captions none to train without captions"
-        )
+    refuse_empty_captions(captions, config.caption_column, rows.path)
     return captions
 
 
@@ -179,6 +184,19 @@ def missing_caption_column(name: str, described: str) -> DataError:
     """The error for a caption column that is not there; `described` names the source and its columns."""
     mend = "name one with --caption-column, or use --captions none"
     return DataError(f'no caption column "{name}" in {described}: {mend}')
+
+
+def refuse_empty_captions(captions: Sequence[str], column: str, source: object) -> None:
+    """Refuse a column in which no caption says anything.
+
+    Raises:
+        DataError: every caption is empty.
+    """
+    if captions and not any(caption.strip() for caption in captions):
+        raise DataError(
+            f'every caption in column "{column}" of {source} is empty: name another column with --caption-column, or '
+            "use --captions none to train without captions"
+        )
 
 
 def _described(rows: Rows) -> str:
@@ -231,7 +249,10 @@ def _keys(rows: Rows, column: str) -> list[str]:
             raise DataError(f"{named}: DICOM is not read, convert the images to PNG or JPEG first")
         # Unlike Path.is_file, without an error where a name is too long, as that of a caption would be.
         if not os.path.isfile(full):  # noqa: PTH113
-            raise DataError(f"{named}, but there is no such file in {rows.path.parent}: add the file or remove the row")
+            raise DataError(
+                f"{named}, but there is no such file in {rows.path.parent}, from where paths count: add the file or "
+                "remove the row"
+            )
         key = full.relative_to(root).as_posix()
         if seen.setdefault(key, number) != number:
             raise DataError(f"{named}, as row {seen[key]} does: list each image once")

@@ -18,6 +18,7 @@ from memcontrol.config import (
     TuningConfig,
     first_problem,
 )
+from memcontrol.data import SOURCES
 from memcontrol.errors import MaskError
 from memcontrol.mask import Mask
 from memcontrol.monitoring.config import MonitorConfig
@@ -35,6 +36,7 @@ class FinetuneConfig(Settings):
     """Everything that decides a full-length training, and what is kept of it.
 
     Attributes:
+        data: what is tuned on; its source is the mask's own unless given, where that is `brain`, `faces` or `digits`.
         model: pipeline to tune; the mask's own unless given.
         learning_rate: its peak; the mask's own unless given.
         mitigations: those that the mask was found under unless given.
@@ -67,11 +69,12 @@ class FinetuneConfig(Settings):
         """This configuration with all that it leaves to the mask.
 
         Raises:
-            MaskError: the mask does not say where its model is, or its settings are not of this program.
+            MaskError: the mask does not say where its data or its model are, or its settings are not of this program.
         """
         known = _settings(mask)
         return self.model_copy(
             update={
+                "data": self._data(mask),
                 "model": self.model or _model(mask),
                 "learning_rate": self.learning_rate or mask.learning_rate,
                 "mitigations": mask_mitigations(mask) if self.mitigations is None else self.mitigations,
@@ -80,6 +83,19 @@ class FinetuneConfig(Settings):
                 "scoring": _changed(_read(ScoringConfig, known.get("scoring", {}), mask), self.scoring),
             }
         )
+
+    def _data(self, mask: Mask) -> DataConfig:
+        """The source that is given, else the mask's own where its name is enough to find it."""
+        found = mask.provenance.get("data")
+        name = found.get("name") if isinstance(found, Mapping) else None
+        if name is None or name == self.data.source or "source" in self.data.model_fields_set:
+            return self.data
+        if name not in SOURCES:
+            raise MaskError(
+                f"mask {mask.name} was found on {name}, and does not say where these images are: name them with --data "
+                "(from Python, data=), with the other data options of its search"
+            )
+        return self.data.model_copy(update={"source": name})
 
     def _tuning(self, mask: Mask) -> TuningConfig:
         """The mask's settings with those that are given here; with other steps a checkpoint's stop is none of them."""

@@ -72,7 +72,7 @@ def finetune(
         MemControlError: as `release`.
     """
     config = FinetuneConfig(
-        data=data,
+        data=data.model_copy(update={"source": data.source}),  # said by the caller, so not left to the mask
         model=model,
         tuning=FinetuneConfig().tuning if tuning is None else all_given(tuning),
         learning_rate=learning_rate,
@@ -123,7 +123,7 @@ def release(
     if not plan.in_shards:  # of which each process has its own
         check_division(config.tuning, accelerator)
     with accelerator.main_process_first():  # what it encodes, the others read from the cache
-        session, base = _session(mask, config, plan, folder, accelerator, told)
+        session, base = _session(mask, config, plan, folder, accelerator=accelerator, told=told)
     with _started(session, mask, overwrite) as saved, _tuned(session, mask) as tuning:
         outcome = session.run(tuning, config.learning_rate or mask.learning_rate, saved)
         if outcome is not None and accelerator.is_main_process:
@@ -148,6 +148,7 @@ def _session(
     config: FinetuneConfig,
     plan: MitigationPlan,
     folder: ReleaseFolder,
+    *,
     accelerator: Accelerator,
     told: Told,
 ) -> tuple[Session, ModelIdentity]:
@@ -166,17 +167,17 @@ def _session(
     kept = plan.dataset(dataset)
     base = ModelIdentity.of(frozen.unet, model)
     session = Session(
-        config,
-        plan,
-        frozen,
-        dataset,
-        kept,
-        training_batches(frozen, kept, config.tuning, seed=seed),
-        accelerator,
-        folder,
-        _identity(mask, config, base, dataset, accelerator),
-        told,
-        _monitor(config, frozen, dataset, folder) if accelerator.is_main_process else None,
+        config=config,
+        plan=plan,
+        frozen=frozen,
+        dataset=dataset,
+        kept=kept,
+        batches=training_batches(frozen, kept, config.tuning, seed=seed),
+        accelerator=accelerator,
+        folder=folder,
+        identity=_identity(mask, config, base, dataset, accelerator),
+        told=told,
+        monitor=_monitor(config, frozen, dataset, folder) if accelerator.is_main_process else None,
     )
     return session, base
 

@@ -76,6 +76,18 @@ def test_broken_files_are_named_with_the_way_out(tmp_path):
     assert decode_image(content, name="whole").size == (64, 64)
 
 
+def test_an_image_of_too_many_pixels_is_named_with_the_way_out(tmp_path, monkeypatch):
+    Image.new("L", (40, 40)).save(tmp_path / "scan.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)
+    with pytest.raises(DataError) as caught:
+        decode_image(tmp_path / "scan.png", name="scan.png")
+    assert str(caught.value) == (
+        "scan.png has more than the 1,400 pixels that are read: scale it down, or use --bad-images skip"
+    )
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 800)
+    assert decode_image(tmp_path / "scan.png", name="scan.png").size == (40, 40)
+
+
 @pytest.mark.parametrize("size", [(30, 10), (10, 30)])
 def test_the_centre_square_is_kept(size):
     pixels = np.zeros((size[1], size[0], 3), dtype=np.uint8)

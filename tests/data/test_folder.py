@@ -104,7 +104,42 @@ def test_without_captions_and_metadata_all_images_are_taken(tmp_path):
     dataset = load(tmp_path, captions="none")
     assert sum(len(images) for images in all_sets(dataset)) == 24
     assert set(dataset.training.captions) == {""}
-    assert "24 images have an empty caption" in dataset.notes
+    assert dataset.notes[:2] == (
+        f"{tmp_path.name}: 24 images, no captions, no subjects",
+        "not read: 1 file of another kind (.txt)",
+    )
+
+
+def test_files_that_are_not_read_are_told_by_their_kinds(photos):
+    folder = photos()
+    for name in ("a.heic", "b.HEIC", "c.gif", "d.txt", "e.db", "f.mp4"):
+        (folder / name).write_bytes(b"")
+    (folder / "metadata.csv").unlink()
+    assert "not read: 6 files of other kinds (.db, .gif, .heic, .mp4 and more)" in load(folder, captions="none").notes
+
+
+def test_images_that_metadata_does_not_list_are_counted(photos):
+    folder = photos()
+    lines = (folder / "metadata.csv").read_text().splitlines(keepends=True)
+    (folder / "metadata.csv").write_text("".join(lines[:-7]))
+    assert "7 images of the folder not in metadata.csv, and not used" in load(folder).notes
+    assert not any("not used" in note for note in load(photos(41)).notes)
+
+
+def test_where_captions_stand_elsewhere_the_message_says_where(photos):
+    folder = photos()
+    (folder / "metadata.csv").rename(folder / "captions.csv")
+    assert f"give the table {folder}/captions.csv itself, or add one" in message(folder)
+    assert len(load(folder / "captions.csv").training) == 8
+    (folder / "train").mkdir()
+    (folder / "train" / "metadata.csv").write_text("file_name,text\n")
+    assert f"(40 images there): give {folder}/train, which has one, or add one" in message(folder)
+
+
+def test_a_folder_of_another_kind_of_images_says_what_it_has(tmp_path):
+    for name in ("1.HEIC", "2.heic"):
+        (tmp_path / name).write_bytes(b"")
+    assert "; there are 2 files of other kinds (.heic)): name a folder" in message(tmp_path)
 
 
 def test_without_captions_metadata_still_gives_subjects(photos):

@@ -116,3 +116,16 @@ def test_without_the_package_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingPackageError, match=r"datasets is not installed: .*\[hf\]"):
         load("hf:anything")
+
+
+def test_captions_that_are_all_empty_are_refused(tmp_path):
+    make(range(20)).map(lambda _: {"text": " "}).save_to_disk(tmp_path / "pets")
+    with pytest.raises(DataError, match=r'every caption in column "text" of hf:.*pets is empty: name another column'):
+        load(tmp_path / "pets")
+
+
+def test_splits_that_do_not_fit_together_are_refused(tmp_path):
+    numbers = datasets.Dataset.from_dict({"image": [1, 2], "text": ["a", "b"]})
+    datasets.DatasetDict({"train": make(range(20)), "test": numbers}).save_to_disk(tmp_path / "pets")
+    with pytest.raises(DataError, match=r"splits train, test of hf:.*pets have columns of different kinds \("):
+        load(tmp_path / "pets")

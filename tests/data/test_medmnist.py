@@ -5,6 +5,7 @@ import pytest
 
 from memcontrol.config import DataConfig
 from memcontrol.data import load_dataset
+from memcontrol.data.medmnist import medmnist_pool
 from memcontrol.errors import DataError
 
 SIZES = {"train": 20, "val": 8, "test": 12}
@@ -89,3 +90,9 @@ def test_one_saved_array_is_refused(tmp_path):
         np.save(file, GREY)
     with pytest.raises(DataError, match="one array, not an archive"):
         load(tmp_path / "m.npz")
+
+
+def test_a_folder_in_place_of_an_archive_is_named_so(tmp_path):
+    (tmp_path / "m.npz").mkdir()
+    with pytest.raises(DataError, match=r"m\.npz is not a MedMNIST archive \(Is a directory\)"):
+        medmnist_pool(tmp_path / "m.npz", DataConfig(), resolution=8)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from memcontrol.config import DataConfig
-from memcontrol.data import SOURCES, load_dataset
+from memcontrol.data import SOURCES, check_source, load_dataset
 from memcontrol.errors import DataError
 
 SMALL = {"train_size": 6, "fidelity": 5, "copying": 48, "confirmation": 4}
@@ -128,6 +128,18 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
     (tmp_path / "images.zip").write_bytes(b"")
     with pytest.raises(DataError, match=r"images.zip is not a data source: give a path to an image folder"):
         load(str(tmp_path / "images.zip"))
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_empty_name_is_not_taken_for_the_folder_that_one_is_in(text):
+    with pytest.raises(DataError, match="the name of a data source is empty: give brain, digits, faces, or a path"):
+        check_source(text)
+
+
+def test_a_source_is_known_before_it_is_looked_into(tmp_path):
+    (tmp_path / "empty.csv").write_text("")
+    for source in ("brain", "hf:owner/name", str(tmp_path), str(tmp_path / "empty.csv")):
+        check_source(source)
 
 
 def test_names_fit_in_a_file_name(photos):

@@ -216,6 +216,16 @@ def test_a_pool_that_is_too_small_is_refused_in_one_line(pool, train_size, messa
     assert str(caught.value) == message
 
 
+def test_a_train_size_that_leaves_enough_to_compare_with_is_suggested_too():
+    with pytest.raises(DataError, match="use --train-size 194 or less, better 17 or less, to have enough to compare"):
+        split(make_pool(200), train_size=200)
+    dataset = split(make_pool(200), train_size=17)
+    assert len(dataset.heldout.copying) == 8 * 17
+    assert not any("advised" in note for note in dataset.notes)
+    (note,) = (note for note in split(make_pool(200), train_size=18).notes if "advised" in note)
+    assert note.endswith("8 a training image, are advised; add images, or train on fewer")
+
+
 def test_the_suggested_train_size_is_the_largest_that_works():
     pool = make_pool(40, subjects=[f"s{i // 4}" for i in range(40)])
     with pytest.raises(DataError, match="use --train-size 28 or less"):

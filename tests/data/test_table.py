@@ -2,6 +2,7 @@
 
 import builtins
 import csv
+import zipfile
 
 import pytest
 
@@ -142,3 +143,33 @@ def test_a_table_that_is_not_text_is_refused(tmp_path):
 def test_an_empty_table_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("")
     assert message(tmp_path / "t.csv") == f"{tmp_path}/t.csv has no rows: list at least one image under its header"
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_columns_may_be_separated_as_spreadsheets_of_some_countries_do(tmp_path, separator):
+    path = tmp_path / "t.csv"
+    path.write_text(f'path{separator}text\na.png{separator}"one{separator} two, three"\n', encoding="utf-8-sig")
+    rows = read_rows(path)
+    assert rows.columns == ("path", "text")
+    assert rows.rows == [{"path": "a.png", "text": f"one{separator} two, three"}]
+
+
+@pytest.mark.parametrize("part", ["xl/workbook.xml", "xl/worksheets/sheet1.xml"])
+def test_a_workbook_with_a_broken_part_is_refused(tmp_path, part):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.append(["path", "text"])
+    book.save(tmp_path / "whole.xlsx")
+    with zipfile.ZipFile(tmp_path / "whole.xlsx") as whole, zipfile.ZipFile(tmp_path / "t.xlsx", "w") as broken:
+        for name in whole.namelist():
+            broken.writestr(name, whole.read(name)[: -20 if name == part else None])
+    assert message(tmp_path / "t.xlsx").startswith(f"{tmp_path}/t.xlsx is not an XLSX workbook (")
+
+
+def test_a_workbook_without_a_sheet_of_cells_is_refused(tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    book.create_chartsheet("chart")
+    book.save(tmp_path / "t.xlsx")
+    assert message(tmp_path / "t.xlsx").startswith(f"{tmp_path}/t.xlsx is not an XLSX workbook (")

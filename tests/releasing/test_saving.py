@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from memcontrol.cli import app
 from memcontrol.comparison.config import read_settings
-from memcontrol.config import SamplingConfig, TuningConfig
+from memcontrol.config import DataConfig, SamplingConfig, TuningConfig
 from memcontrol.errors import MaskError, MemControlError, MissingPackageError
 from memcontrol.mask import Mask
 from memcontrol.monitoring import Look, Monitor
@@ -276,6 +276,22 @@ def test_what_is_not_given_is_the_masks_own(mask):
         assert FinetuneConfig().resolved(mask).tuning == mask_tuning(mask)
     finally:
         del mask.provenance["settings"]
+
+
+def test_a_mask_is_tuned_on_its_own_data_where_their_name_says_where_they_are(mask, monkeypatch):
+    monkeypatch.setitem(mask.provenance, "data", {"name": "faces"})
+    assert FinetuneConfig.model_validate({"data": {"train_size": 8}}).resolved(mask).data == DataConfig(
+        source="faces", train_size=8
+    )
+    assert FinetuneConfig.model_validate({"data": {"source": "brain"}}).resolved(mask).data.source == "brain"
+
+
+def test_a_mask_found_on_a_folder_is_not_tuned_on_other_images_unasked(mask, monkeypatch):
+    monkeypatch.setitem(mask.provenance, "data", {"name": "photos"})
+    with pytest.raises(MaskError, match="was found on photos, and does not say where these images are: name them with"):
+        FinetuneConfig().resolved(mask)
+    given = FinetuneConfig.model_validate({"data": {"source": "here/photos"}}).resolved(mask)
+    assert given.resolved(mask).data.source == "here/photos"
 
 
 def test_settings_of_a_mask_that_are_none_are_refused_in_one_line(mask):
