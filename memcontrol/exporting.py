@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from memcontrol.errors import RunError
+from memcontrol.errors import RunError, reason
 from memcontrol.mask import Mask
 from memcontrol.measures import FIDELITY, MEASURES, MEMORIZATION
 from memcontrol.run import RunFolder
@@ -38,7 +38,7 @@ def export_masks(run: Path, pick: str, out: Path) -> list[Path]:
         out.mkdir(parents=True, exist_ok=True)
         return [mask.save(out / f"{mask.name}.json") for mask in chosen]
     except OSError as error:
-        raise RunError(f"cannot write to {out}: {error.strerror}; name another folder with --out") from error
+        raise RunError(f"cannot write to {out}: {reason(error)}; name another folder with --out") from error
 
 
 def picked_masks(run: str | Path, pick: str = "all") -> list[Mask]:

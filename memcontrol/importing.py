@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from memcontrol.errors import MaskError
+from memcontrol.errors import MaskError, reason
 from memcontrol.fingerprint import file_fingerprint
 from memcontrol.groups import ParameterGroup, parameter_groups
 from memcontrol.mask import Mask
@@ -33,10 +33,9 @@ def read_bits(file: Path) -> tuple[bool, ...]:
         # Mapped: it never unpickles, and a header that promises more than the file holds takes no memory.
         array = np.lib.format.open_memmap(file, mode="r")
     except OSError as error:
-        raise MaskError(f"no mask array {file} ({error.strerror or error}): give an existing .npy file") from error
+        raise MaskError(f"no mask array {file} ({reason(error)}): give an existing .npy file") from error
     except (ValueError, SyntaxError, TokenError) as error:  # the last two from a garbled header
-        first = str(error).splitlines()[0]
-        raise MaskError(f"{file} is not a .npy array of numbers ({first}): save it with numpy.save") from error
+        raise MaskError(f"{file} is not a .npy array of numbers ({reason(error)}): save it with numpy.save") from error
     if array.dtype.kind not in "biuf":
         raise MaskError(f"{file} holds values of type {array.dtype}: expected booleans, or numbers that are 0 or 1")
     if array.ndim != 1 or not array.size:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memcontrol.errors import RunError
+from memcontrol.errors import RunError, reason
 from memcontrol.mask import Mask
 from memcontrol.mask_records import MaskedGroup
 from memcontrol.pipeline import SHIPPED
@@ -106,7 +106,7 @@ def write_card(folder: Path, *, mask: Mask, facts: CardFacts) -> Path:
     try:
         write_atomically(path, str(model_card(folder, mask=mask, facts=facts)))
     except OSError as error:
-        raise RunError(f"cannot write {path} ({error.strerror}): free space there, or choose another folder") from error
+        raise RunError(f"cannot write {path} ({reason(error)}): free space there, or choose another folder") from error
     return path
 
 

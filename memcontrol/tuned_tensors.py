@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memcontrol.cache import Cache, default_cache_folder, whole_file
-from memcontrol.errors import MaskError, ModelError, RunError
+from memcontrol.errors import MaskError, ModelError, RunError, reason
 from memcontrol.groups import architecture_fingerprint, weights_fingerprint
 from memcontrol.mask import Mask
 from memcontrol.mask_records import ModelIdentity
@@ -135,8 +135,9 @@ def read_tuned(path: str | Path) -> TunedFile:
     except FileNotFoundError as error:
         raise ModelError(f"no tuned tensors {file}: give a .safetensors file or its folder") from error
     except (OSError, SafetensorError) as error:
-        first = str(error).splitlines()[0]
-        raise ModelError(f"{file} is not a whole safetensors file ({first}): copy it or save it again") from error
+        raise ModelError(
+            f"{file} is not a whole safetensors file ({reason(error)}): copy it or save it again"
+        ) from error
     missing = [key for key in KEYS if key not in facts]
     if missing or facts["schema"] != SCHEMA or facts["form"] not in FORMS:
         got = f"it lacks {', '.join(missing)}" if missing else f"schema {facts['schema']}, form {facts['form']}"
@@ -188,10 +189,8 @@ def _write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, 
     try:
         with whole_file(path) as partial:
             save_file(dict(tensors), partial, metadata=metadata)
-            partial.chmod(0o644)
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise RunError(f"cannot write {path} ({reason}): free space there, or choose another folder") from error
+        raise RunError(f"cannot write {path} ({reason(error)}): free space there, or choose another folder") from error
     return path
 
 

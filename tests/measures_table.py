@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from generated_part import GeneratedPart
+
 from memcontrol.measures import COPYING, FIDELITY, OTHERS, VARIANTS, Measure
 from memcontrol.report.audit_words import ENDINGS, MEANINGS
 
 PAGE = Path(__file__).parents[1] / "docs" / "measures.md"
-BEGIN, END = "<!-- tables: python tests/measures_table.py -->", "<!-- end of tables -->"
+PART = GeneratedPart(PAGE, "tests/measures_table.py")
 FAMILIES = {
     "Fidelity, and how images fit their captions": FIDELITY | {"alignment"},
     "Memorization, from generated images": {"copying"},
@@ -37,12 +39,5 @@ def row(name: str, measure: Measure) -> str:
     return f"| `{name}` | {measure.better} | {on} | {MEANINGS[name]} |"
 
 
-def rewrite() -> None:
-    """Put the tables between the page's two markers."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}\n{tables()}\n{END}{after}", encoding="utf-8")
-
-
 if __name__ == "__main__":
-    rewrite()
+    PART.write(tables())

@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
+from generated_part import GeneratedPart
+
 from memcontrol.mitigations.naming import MITIGATIONS, load_mitigation, strengths
 
 PAGE = Path(__file__).parents[1] / "docs" / "mitigations.md"
-BEGIN, END = "<!-- table: python tests/mitigations_table.py -->", "<!-- end of table -->"
+PART = GeneratedPart(PAGE, "tests/mitigations_table.py")
 DCR = "Somepalli et al. 2023, arXiv 2305.20086"
 WEN = "Wen et al. 2024, arXiv 2407.21720"
 LIU = "Liu et al. 2024, arXiv 2407.15328"
@@ -103,12 +105,5 @@ def given(name: str) -> str:
     return ", ".join(f"`{key}={'none' if value is None else value}`" for key, value in values.items())
 
 
-def rewrite() -> None:
-    """Put the table between the page's two markers."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}\n{table()}\n{END}{after}", encoding="utf-8")
-
-
 if __name__ == "__main__":
-    rewrite()
+    PART.write(table())

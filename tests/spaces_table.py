@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from generated_part import GeneratedPart
 from unet_configs import MODELS, numel_of, unet_of
 
 from memcontrol.errors import SpaceError
@@ -12,7 +13,7 @@ from memcontrol.report.inspection import largest_numel, percent_text
 from memcontrol.space import load_space, space_names
 
 PAGE = Path(__file__).parents[1] / "docs" / "spaces.md"
-BEGIN, END = "<!-- table: python tests/spaces_table.py -->", "<!-- end of table -->"
+PART = GeneratedPart(PAGE, "tests/spaces_table.py")
 
 
 def table() -> str:
@@ -38,12 +39,5 @@ def cell(space: str, model: str) -> str:
     return f"{bits}: {trained} ({percent_text(100 * one / numel_of(model))} %)"
 
 
-def rewrite() -> None:
-    """Put the table between the page's two markers."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}\n{table()}\n{END}{after}", encoding="utf-8")
-
-
 if __name__ == "__main__":
-    rewrite()
+    PART.write(table())

@@ -19,8 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from memcontrol.cli import app, sharing
-from memcontrol.cli.options import chosen_mitigations, option_name, overridden
-from memcontrol.cli.search import worker_count
+from memcontrol.cli.options import chosen_mitigations, option_name, overridden, worker_count
 from memcontrol.config import RunConfig, load_config
 from memcontrol.errors import MemControlError
 
@@ -215,7 +214,7 @@ def test_bad_spaces_are_one_line_and_leave_nothing(content, message, tmp_path, c
         ("--seed -1", "--seed -1: should be greater than or equal to 0"),
         ("--steps 0", "--steps 0: should be greater than or equal to 1"),
         ("--images 4", "fd@pixels on 4 components needs 5 generated images or more, got 4: ask for more with --images"),
-        ("--sampler best", "--sampler best: should be 'auto', 'gp', 'tpe', 'nsga2' or 'random'"),
+        ("--sampler best", "--sampler best: should be 'auto', 'hamming', 'gp', 'tpe', 'nsga2' or 'random'"),
         ("--captions maybe", "--captions maybe: should be 'column', 'class-names' or 'none'"),
         ("--bad-images ignore", "--bad-images ignore: should be 'error' or 'skip'"),
         ("--workers none", "--workers none: expected auto or a number of at least 1"),
@@ -237,6 +236,32 @@ def test_bad_options_are_one_line_and_leave_nothing(options, message, tmp_path, 
     assert message in line
     assert len(line) < 320
     assert not out.exists()
+
+
+def test_a_data_source_that_there_is_not_is_told_before_torch_is_loaded(tmp_path):
+    commands = (
+        "search --data nowhere",
+        "transfer --mask m --data nowhere",
+        "compare --data nowhere",
+        "finetune --mask m --data nowhere --out o",
+        "audit --model tiny --train nowhere --out o",
+        "audit --model tiny --train brain --holdout nowhere --out o",
+    )
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom memcontrol.cli import app\n"
+        f"for command in {commands}:\n    result = CliRunner().invoke(app, command.split())\n"
+        "    sys.stderr.write(result.stderr)\nsys.exit('torch' in sys.modules and 99)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert told.stderr.count('memcontrol: no data source "nowhere"') == told.stderr.count("\n") == len(commands)
+    assert told.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_release_is_told():
+    result = run("--version")
+    assert result.exit_code == 0
+    assert re.fullmatch(r"memcontrol \d+\.\d+\.\d+\S*\n", result.stdout)
 
 
 def test_a_request_to_end_is_taken_as_ctrl_c_is(monkeypatch):

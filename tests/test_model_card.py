@@ -195,7 +195,7 @@ def test_a_card_that_cannot_be_written_is_one_line_and_leaves_the_old_one(tmp_pa
     def full(*args):
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("os.fdopen", full)
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
     with pytest.raises(RunError, match=r"cannot write .*README\.md \(No space left on device\)"):
         write_card(tmp_path, mask=mask, facts=facts_of(seed=6))
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from filelock import FileLock, Timeout
 
 from memcontrol.auditing.config import ALWAYS, AuditConfig
 from memcontrol.auditing.document import AuditDocument, Duplicates, Measured, NotMeasured
@@ -30,7 +28,8 @@ from memcontrol.data.notes import counted
 from memcontrol.encoders import Encoder
 from memcontrol.errors import RunError
 from memcontrol.score.features import encoded
-from memcontrol.study.placement import worker_devices
+from memcontrol.study.launching import sole_launch
+from memcontrol.study.placement import take_device, worker_devices
 
 VERSIONED = ("memcontrol", "torch", "diffusers", "numpy")
 HISTOGRAM_STREAM = 403
@@ -58,35 +57,32 @@ def audit(
         on_note: told what was loaded.
         on_step: told a phase, the step done and the number of steps.
         command: that repeats the audit, for the document.
+
     Raises:
         MemControlError: bad input, before anything is written; or a model that predicts NaN.
         RunError: `out` holds another audit, or another process is writing to it.
     """
     began = time.monotonic()
+    _check_folder(out)
     device = worker_devices(1)[0]
-    if device == "cpu":
-        torch.set_num_threads(1)
+    take_device(device)
     loaded = load_subject(config, cache=Cache(default_cache_folder()), device=device)
     for note in loaded.notes:
         on_note(note)
     folder, identity = AuditFolder(out), loaded.identity()
-    _check_folder(out)
     versions = {name: importlib.metadata.version(name) for name in VERSIONED}
     digest = audit_digest(config, identity, versions)
     folder.files.prepare()
-    try:
-        with FileLock(folder.files.launch_lock, timeout=0):
-            folder.claim(config, identity)
-            known = folder.finished(digest)
-            if known is not None:
-                on_note(f"{folder.document} is finished already: nothing is measured again")
-                return known
-            loaded.about.update({"audit": digest} | ({} if command is None else {"command": command}))
-            document = _examined(loaded, folder, versions, began, on_note, on_step)
-            folder.write(document)
-            return document
-    except Timeout as error:
-        raise RunError(f"another audit is writing to {out}: wait for it, or use another --out") from error
+    with sole_launch(folder.files, "audit"):
+        folder.claim(config, identity)
+        known = folder.finished(digest)
+        if known is not None:
+            on_note(f"{folder.document} is finished already: nothing is measured again")
+            return known
+        loaded.about.update({"audit": digest} | ({} if command is None else {"command": command}))
+        document = _examined(loaded, folder, versions=versions, began=began, on_note=on_note, on_step=on_step)
+        folder.write(document)
+        return document
 
 
 def _check_folder(out: Path) -> None:
@@ -97,6 +93,7 @@ def _check_folder(out: Path) -> None:
 def _examined(
     loaded: Loaded,
     folder: AuditFolder,
+    *,
     versions: dict[str, str],
     began: float,
     on_note: Callable[[str], object],

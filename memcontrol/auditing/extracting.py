@@ -11,7 +11,7 @@ from memcontrol.attacks.controls import extraction_controls
 from memcontrol.attacks.extraction import ExtractionAttack, examine_unconditional
 from memcontrol.attacks.records import PromptResult
 from memcontrol.attacks.rules import CALIBRATION_LIMIT, RULES, ExtractionRules
-from memcontrol.attacks.summary import Extraction, binomial_interval, summarise
+from memcontrol.attacks.summary import Extraction, summarise
 from memcontrol.auditing.config import AuditConfig
 from memcontrol.auditing.document import Control
 from memcontrol.auditing.flags import control, more_than_chance
@@ -20,6 +20,7 @@ from memcontrol.auditing.subject import OnStep, Subject
 from memcontrol.errors import MemControlError
 from memcontrol.measures import MEASURES
 from memcontrol.metrics.copies import HONEST_SHARE
+from memcontrol.metrics.intervals import binomial_interval
 from memcontrol.score import Attacker, Score
 
 CONTROL_STREAM = 402

@@ -14,9 +14,10 @@ from memcontrol.auditing.config import AuditConfig
 from memcontrol.auditing.document import AuditDocument
 from memcontrol.auditing.nearest import pictures_of
 from memcontrol.cache import Cache
+from memcontrol.config import flattened
 from memcontrol.errors import RunError
 from memcontrol.fingerprint import fingerprint
-from memcontrol.run import RunFolder
+from memcontrol.run import RunFolder, write_atomically
 
 IDENTITY = "identity.json"
 HASHED = ("what is audited", "data content")
@@ -61,14 +62,12 @@ class AuditFolder:
             RunError: it holds another audit (the message names the differences), or something else, or cannot be
                 written to.
         """
-        now = {**flattened(config), **identity}
+        now = {**flattened(config.model_dump(mode="json")), **identity}
         known_file = self.kept / IDENTITY
         if not known_file.is_file():
             if self.path.exists() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
                 raise RunError(f"{self.path} is not empty and holds no audit: name another folder with --out")
             self.files.write_json(known_file, now)
-            self.files.config.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-            return
         try:
             known = dict(json.loads(known_file.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
@@ -79,6 +78,8 @@ class AuditFolder:
                 f"{self.path} holds an audit made with other settings: {_told(different, known, now)}; use the same "
                 "settings to go on with it, or another --out"
             )
+        if not self.files.config.is_file():
+            write_atomically(self.files.config, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
     def finished(self, digest: str) -> AuditDocument | None:
         """The document of a finished audit, where it and its pictures are there; None otherwise.
@@ -102,22 +103,7 @@ class AuditFolder:
 
 def audit_digest(config: AuditConfig, identity: Mapping[str, str], versions: Mapping[str, str]) -> str:
     """Hash of what decides a document."""
-    return fingerprint(flattened(config), dict(identity), dict(versions))
-
-
-def flattened(config: AuditConfig) -> dict[str, str]:
-    """An audit's settings as dotted names and text."""
-    flat: dict[str, str] = {}
-
-    def add(content: Mapping[str, object], prefix: str) -> None:
-        for key, value in content.items():
-            if isinstance(value, Mapping):
-                add(value, f"{prefix}{key}.")
-            else:
-                flat[f"{prefix}{key}"] = str(value)
-
-    add(config.model_dump(mode="json"), "")
-    return flat
+    return fingerprint(flattened(config.model_dump(mode="json")), dict(identity), dict(versions))
 
 
 def _told(keys: list[str], known: Mapping[str, str], now: Mapping[str, str]) -> str:

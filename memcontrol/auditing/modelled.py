@@ -18,8 +18,8 @@ from memcontrol.auditing.imaged import Found
 from memcontrol.auditing.plan import Plan
 from memcontrol.auditing.subject import OnStep, Subject
 from memcontrol.data.images import ImageSet
+from memcontrol.errors import TooFewImages
 from memcontrol.measures import MEASURES
-from memcontrol.metrics.frechet import TooFewImages
 from memcontrol.pipeline import FrozenPipeline
 from memcontrol.score import Attacker, ModelEvidence, Score, parse_name
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ OnStep = Callable[[str, int, int], object]
 """Called with a phase, the step done, and the number of steps."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Subject:
     """What is examined.
 
@@ -136,6 +136,7 @@ def examined(loaded: Loaded, *, kept: Cache, on_step: OnStep) -> Subject:
 
     Args:
         kept: where generated images stay, so that an interrupted audit does not make them again.
+
     Raises:
         MemControlError: nothing was loaded.
     """
@@ -158,17 +159,17 @@ def examined(loaded: Loaded, *, kept: Cache, on_step: OnStep) -> Subject:
     on_step("encode", 0, 1)
     takes_text = frozen.text_embeddings(dataset.training.captions[:1]) is not None
     return Subject(
-        "model",
-        generated,
-        tuple(prompts) if takes_text else (),
-        tuple(f"generated-{i:04d}" for i in range(len(prompts))),
-        dataset,
-        real_images(frozen, dataset),
-        frozen.reconstruct(dataset.heldout.confirmation),
-        frozen,
-        loaded.about,
-        loaded.notes,
-        takes_text,
+        kind="model",
+        generated=generated,
+        prompts=tuple(prompts) if takes_text else (),
+        keys=tuple(f"generated-{i:04d}" for i in range(len(prompts))),
+        dataset=dataset,
+        real=real_images(frozen, dataset),
+        control=frozen.reconstruct(dataset.heldout.confirmation),
+        frozen=frozen,
+        about=loaded.about,
+        notes=loaded.notes,
+        takes_text=takes_text,
     )
 
 
@@ -178,21 +179,21 @@ def _examined_folder(loaded: Loaded, images: ImageSet) -> Subject:
     exact = f"{counted(len(pairs), 'image is', 'images are')} a training image pixel for pixel"
     notes = (f"{exact}: {_listed(f'{key} = {training}' for training, key in pairs)}",) if pairs else ()
     return Subject(
-        "images",
-        images.pixels(),
-        images.captions if any(images.captions) else (),
-        images.keys,
-        dataset,
-        raw_images(dataset),
-        dataset.heldout.confirmation.pixels(),
-        None,
-        loaded.about,
-        (*loaded.notes, *notes),
+        kind="images",
+        generated=images.pixels(),
+        prompts=images.captions if any(images.captions) else (),
+        keys=images.keys,
+        dataset=dataset,
+        real=raw_images(dataset),
+        control=dataset.heldout.confirmation.pixels(),
+        frozen=None,
+        about=loaded.about,
+        notes=(*loaded.notes, *notes),
     )
 
 
-def _listed(texts: Any, most: int = 5) -> str:
-    shown: Sequence[str] = list(texts)
+def _listed(texts: Iterable[str], most: int = 5) -> str:
+    shown = list(texts)
     return ", ".join(shown[:most]) + (f" and {len(shown) - most:,} more" if len(shown) > most else "")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Annotated
 
 import typer
 
@@ -17,8 +18,20 @@ app = typer.Typer(
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"memcontrol {version('memcontrol')}")
+        raise typer.Exit
+
+
 @app.callback()
-def main_options() -> None:
+def main_options(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Show the release and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
     """Every command: memcontrol COMMAND --help."""
     # One thread a process: more are slower on shared cores. An explicit setting is kept.
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -20,6 +20,7 @@ from memcontrol.cli.options import (
     option,
 )
 from memcontrol.cli.reading import Reading, with_reading_options
+from memcontrol.data import check_source
 
 if TYPE_CHECKING:
     from memcontrol.auditing.config import AuditConfig
@@ -68,14 +69,10 @@ def audit(
     with exit_codes("what was finished is kept, the same command goes on"):
         from memcontrol.auditing.config import AuditConfig
 
-        columns = {
-            "source": train,
-            **reading,
-        }
         top = {"model": model, "images": images, "resolution": resolution, "holdout": holdout, "seed": seed}
         changes: dict[str, dict[str, Any]] = {
             "": top,
-            "train": columns,
+            "train": {"source": train, **reading},
             "sampling": {"images": samples, "steps": sampling_steps, "guidance": guidance},
             "scoring": {
                 "encoders": encoders,
@@ -103,6 +100,8 @@ def written_command(context: typer.Context) -> str:
 
 
 def _run_audit(settings: AuditConfig, out: Path, command: str, *, as_json: bool) -> None:
+    for source in filter(None, (settings.train.source, settings.holdout)):
+        check_source(source)
     from memcontrol.auditing.examining import audit as examine
     from memcontrol.auditing.keeping import AuditFolder
     from memcontrol.report.audit_page import audit_page

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
-from rich.console import Console
 
 from memcontrol.cli.options import (
     AsJson,
     Batch,
+    ConfigFile,
     Data,
     Images,
     Model,
     Objectives,
     Steps,
+    Workers,
     configured,
     exit_codes,
     option,
+    worker_count,
 )
 from memcontrol.cli.planning import DryRun, Tflops, print_plan, refuse_without_dry_run
 from memcontrol.cli.reading import Reading, with_reading_options
-from memcontrol.cli.search import worker_count
+from memcontrol.cli.tables import print_tables
+from memcontrol.data import check_source
 
 if TYPE_CHECKING:
     from memcontrol.comparison.config import ComparisonConfig
@@ -57,12 +56,12 @@ def compare(
     images: Images = None,
     objectives: Objectives = None,
     columns: Annotated[str | None, option("Scores that the tables show.", "all")] = None,
-    workers: Annotated[str, typer.Option(help="Processes; auto for one per GPU, or one per CPU core.")] = "auto",
+    workers: Workers = "auto",
     out: Annotated[
         Path | None,
         option("Folder; the same one resumes, and takes more rows and seeds.", "runs/comparison-DATA-MODEL"),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file; options override it.")] = None,
+    config: ConfigFile = None,
     dry_run: DryRun = False,
     tflops: Tflops = None,
     as_json: AsJson = False,
@@ -115,24 +114,20 @@ def _whole(given: dict[str, list[str]]) -> dict[str, Any]:
 
 
 def _run_compare(settings: ComparisonConfig, out: Path | None, workers: int | None, *, as_json: bool) -> None:
+    check_source(settings.data.source)
     from memcontrol.comparison.comparing import compare as run
     from memcontrol.comparison.comparing import default_folder
     from memcontrol.comparison.results import ComparisonFolder
-    from memcontrol.report.comparison import ComparisonLines, write_comparison
+    from memcontrol.report.comparison import write_comparison
     from memcontrol.report.comparison_table import comparison_tables
-    from memcontrol.report.live import JsonLines
 
-    console, folder = Console(), ComparisonFolder(out or default_folder(settings))
-    listener = JsonLines(sys.stdout) if as_json else ComparisonLines(folder, console)
-    try:
-        result = run(settings, folder.path, workers=workers, listener=listener)
-    except KeyboardInterrupt:
-        if folder.document.exists():
-            write_comparison(folder)
-        raise
-    write_comparison(folder)
-    if as_json:
-        sys.stdout.write(json.dumps({"event": "result"} | result.document) + "\n")
-        return
-    console.print(comparison_tables(result.document, width=console.width, ascii_only=console.options.ascii_only))
-    console.print(f"Written to {folder.path}", markup=False, highlight=False, soft_wrap=True)
+    folder = ComparisonFolder(out or default_folder(settings))
+    print_tables(
+        folder,
+        lambda listener: run(settings, folder.path, workers=workers, listener=listener).document,
+        write=lambda: write_comparison(folder),
+        tables=lambda document, console: comparison_tables(
+            document, width=console.width, ascii_only=console.options.ascii_only
+        ),
+        as_json=as_json,
+    )

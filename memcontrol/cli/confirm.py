@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from memcontrol.cli.options import DEFAULTS, AsJson, exit_codes, option
+from memcontrol.cli.options import DEFAULTS, AsJson, Workers, exit_codes, option, worker_count
 
 if TYPE_CHECKING:
     from memcontrol.run import RunFolder
@@ -28,7 +28,7 @@ def confirm(
     measures: Annotated[
         str | None, option("Scored besides the objectives: measure@encoder,...", "the objectives on another encoder")
     ] = None,
-    workers: Annotated[str, typer.Option(help="Processes; auto for one per GPU, or one per CPU core.")] = "auto",
+    workers: Workers = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Train the front, full fine-tuning and random masks again: fresh seeds, held-out images the search did not use.
@@ -36,7 +36,6 @@ def confirm(
     Example: memcontrol confirm runs/brain-tiny-stage-kinds --seeds 101-105 --trainings 40
     """
     with exit_codes("what was finished is kept, the same command goes on"):
-        from memcontrol.cli.search import worker_count
         from memcontrol.errors import MemControlError
         from memcontrol.report.closing import closing_json
         from memcontrol.report.live import JsonLines

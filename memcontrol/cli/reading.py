@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-from memcontrol.cli.options import DEFAULTS
+from memcontrol.cli.options import DEFAULTS, with_options
 from memcontrol.cli.options import option as plain_option
 
 _data = DEFAULTS.data
@@ -28,30 +27,6 @@ OPTIONS: Mapping[str, Any] = {
     ],
     "bad_images": Annotated[str | None, option("error, or skip for images that do not decode.", _data.bad_images)],
 }
-
-
-def with_options(command: Callable[..., None], keyword: str, options: Mapping[str, Any]) -> Callable[..., None]:
-    """The command with these options in place of one keyword: a mapping of what they were given.
-
-    Args:
-        options: by name, each an annotated type whose default is None.
-    """
-    own = inspect.signature(command, eval_str=True)
-    kept = [parameter for parameter in own.parameters.values() if parameter.name != keyword]
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    added = [inspect.Parameter(name, kind, default=None, annotation=given) for name, given in options.items()]
-    places = sum(parameter.kind is not inspect.Parameter.KEYWORD_ONLY for parameter in kept)
-
-    @functools.wraps(command)
-    def taking(**given: Any) -> None:
-        taken = {name: given.pop(name) for name in options}
-        command(**given, **{keyword: taken})
-
-    # What typer reads to make the options.
-    parameters = [*kept[:places], *added, *kept[places:]]
-    taking.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    taking.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return taking
 
 
 def with_reading_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
 from rich.console import Console
 
 from memcontrol.cli.options import (
     AsJson,
     Batch,
     Budget,
+    ConfigFile,
     Confirm,
     ConfirmMeasures,
     ConfirmTrainings,
@@ -31,15 +32,17 @@ from memcontrol.cli.options import (
     Space,
     Steps,
     Weights,
+    Workers,
     chosen_mitigations,
     exit_codes,
     overridden,
+    worker_count,
 )
 from memcontrol.cli.planning import DryRun, Tflops, print_plan, refuse_without_dry_run
 from memcontrol.cli.reading import Reading, with_reading_options
 from memcontrol.cli.sharing import Sharing, cluster_of, execution_of, with_sharing_options
 from memcontrol.config import RunConfig, load_config
-from memcontrol.errors import MemControlError
+from memcontrol.data import check_source
 
 if TYPE_CHECKING:
     from memcontrol.study.cluster import Cluster
@@ -66,9 +69,9 @@ def search(
     confirm: Confirm = None,
     confirm_trainings: ConfirmTrainings = None,
     confirm_measures: ConfirmMeasures = None,
-    workers: Annotated[str, typer.Option(help="Processes; auto for one per GPU, or one per CPU core.")] = "auto",
+    workers: Workers = "auto",
     out: Out = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file; options override it.")] = None,
+    config: ConfigFile = None,
     dry_run: DryRun = False,
     tflops: Tflops = None,
     as_json: AsJson = False,
@@ -109,31 +112,20 @@ def search(
             count = worker_count(workers)
             print_plan(lambda: plan_search(settings, out, workers=count, tflops=tflops), as_json=as_json)
             return
-        shared = (execution_of(sharing), cluster_of(sharing))
-        _run_search(settings, out, worker_count(workers), as_json, *shared)
-
-
-def worker_count(text: str) -> int | None:
-    """None for `auto`, else a positive number.
-
-    Raises:
-        MemControlError: neither.
-    """
-    if text == "auto":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise MemControlError(f"--workers {text}: expected auto or a number of at least 1")
-    return int(text)
+        execution, cluster = execution_of(sharing), cluster_of(sharing)
+        _run_search(settings, out, worker_count(workers), as_json=as_json, execution=execution, cluster=cluster)
 
 
 def _run_search(
     settings: RunConfig,
     out: Path | None,
     workers: int | None,
+    *,
     as_json: bool,
     execution: Execution,
     cluster: Cluster | None,
 ) -> None:
+    check_source(settings.data.source)  # a typing error is told before torch is loaded
     from memcontrol.cli.confirm import confirmation_lines, print_confirmed, run_confirm
     from memcontrol.report import write_report
     from memcontrol.report.closing import closing_json, closing_sentences, closing_table
@@ -149,7 +141,7 @@ def _run_search(
         if as_json:
             result = searching(listener=JsonLines(sys.stdout))
         else:
-            with LiveView(settings, folder, console) as view:
+            with LiveView(settings, folder, console, confirms=not execution.shared) as view:
                 result = searching(listener=view)
     except KeyboardInterrupt:
         if folder.front.exists():
@@ -173,4 +165,6 @@ def _run_search(
         text = f"Other hosts end here too, so that none confirms: on one of them, memcontrol confirm {folder.path}"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
     print_confirmed(folder, console)
-    console.print(f"Written to {folder.path}", markup=False, highlight=False, soft_wrap=True)
+    named = shlex.quote(str(folder.path))
+    text = f"Written to {folder.path}\nA page of it: memcontrol report {named}; a mask of it: memcontrol export {named}"
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.console import Console
 
 from memcontrol.cli.options import option as plain_option
-from memcontrol.cli.reading import with_options
+from memcontrol.cli.options import with_options
 from memcontrol.errors import MemControlError
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from memcontrol.cli.options import AsJson, exit_codes
-from memcontrol.cli.reading import with_options
+from memcontrol.cli.options import AsJson, exit_codes, with_options
 from memcontrol.cli.sharing import PLACE, Sharing, named_study
 from memcontrol.errors import MemControlError
 

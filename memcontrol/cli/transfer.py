@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from memcontrol.cli.options import (
     AsJson,
     Batch,
+    ConfigFile,
     Images,
     Model,
     Objectives,
     Steps,
+    Workers,
     configured,
     exit_codes,
     option,
     starting,
+    worker_count,
 )
 from memcontrol.cli.planning import DryRun, Tflops, print_plan, refuse_without_dry_run
 from memcontrol.cli.reading import Reading, with_reading_options
-from memcontrol.cli.search import worker_count
+from memcontrol.cli.tables import print_tables
+from memcontrol.data import check_source
 from memcontrol.terms import DATA
 
 if TYPE_CHECKING:
@@ -70,11 +71,11 @@ def transfer(
     batch: Batch = None,
     images: Images = None,
     objectives: Objectives = None,
-    workers: Annotated[str, typer.Option(help="Processes; auto for one per GPU, or one per CPU core.")] = "auto",
+    workers: Workers = "auto",
     out: Annotated[
         Path | None, option("Folder; the same one resumes, and takes more masks and seeds.", "runs/transfer-DATA-MODEL")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file; options override it.")] = None,
+    config: ConfigFile = None,
     dry_run: DryRun = False,
     tflops: Tflops = None,
     as_json: AsJson = False,
@@ -120,25 +121,18 @@ def transfer(
 
 
 def _run_transfer(settings: TransferConfig, out: Path | None, workers: int | None, *, as_json: bool) -> None:
-    from memcontrol.report.comparison import ComparisonLines
-    from memcontrol.report.live import JsonLines
+    check_source(settings.data.source)
     from memcontrol.report.transfer import write_transfer
     from memcontrol.report.transfer_table import transfer_tables
     from memcontrol.transferring.results import TransferFolder
-    from memcontrol.transferring.transfer import default_folder
     from memcontrol.transferring.transfer import transfer as run
+    from memcontrol.transferring.transfer import transfer_folder
 
-    console, folder = Console(), TransferFolder(out or default_folder(settings))
-    listener = JsonLines(sys.stdout) if as_json else ComparisonLines(folder, console)
-    try:
-        result = run(settings, folder.path, workers=workers, listener=listener)
-    except KeyboardInterrupt:
-        if folder.document.exists():
-            write_transfer(folder)
-        raise
-    write_transfer(folder)
-    if as_json:
-        sys.stdout.write(json.dumps({"event": "result"} | result.document) + "\n")
-        return
-    console.print(transfer_tables(result.document, ascii_only=console.options.ascii_only))
-    console.print(f"Written to {folder.path}", markup=False, highlight=False, soft_wrap=True)
+    folder = TransferFolder(out or transfer_folder(settings))
+    print_tables(
+        folder,
+        lambda listener: run(settings, folder.path, workers=workers, listener=listener).document,
+        write=lambda: write_transfer(folder),
+        tables=lambda document, console: transfer_tables(document, ascii_only=console.options.ascii_only),
+        as_json=as_json,
+    )

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import torch
 
 from memcontrol.cache import Cache, default_cache_folder
 from memcontrol.comparison.cells import Cell, cells_of
@@ -17,16 +16,16 @@ from memcontrol.comparison.ledger import CellLedger
 from memcontrol.comparison.methods import METHODS
 from memcontrol.comparison.results import ComparisonFolder, Told, document_of, shown_columns, write_results
 from memcontrol.comparison.worker import CellOrder, CellWorker, run_cell_worker
-from memcontrol.config import flattened
+from memcontrol.config import RunConfig, flattened
 from memcontrol.run import RunFolder, write_atomically
-from memcontrol.study.events import Event, Finished, Listener, Note
-from memcontrol.study.placement import worker_devices
+from memcontrol.study.events import Event, Finished, Listener, Note, ignore
+from memcontrol.study.launching import sole_launch
+from memcontrol.study.placement import take_device, worker_devices
 from memcontrol.study.processes import run_processes
-from memcontrol.study.shared import sole_launch
 from memcontrol.study.trial import Laboratory
 
 SHARED = ("data", "model", "tuning", "sampling", "scoring")
-"""Sections that must be the same for rows and seeds to be added to a comparison."""
+"""Sections that must be the same for rows and seeds to be added to what a folder has."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +40,10 @@ class ComparisonResult:
     document: dict[str, Any]
 
 
-def default_folder(config: ComparisonConfig) -> Path:
-    """`runs/comparison-<data>-<model>`, so that the same command resumes."""
+def default_folder(config: RowsConfig, what: str = "comparison") -> Path:
+    """`runs/<what>-<data>-<model>`, so that the same command resumes."""
     names = (Path(part).stem or "data" for part in (config.data.source, config.model))
-    return Path("runs") / "-".join(("comparison", *names))
-
-
-def ignore(event: Event) -> None:
-    """Listen to nothing."""
+    return Path("runs") / "-".join((what, *names))
 
 
 def compare(
@@ -111,14 +106,13 @@ def prepared_devices(workers: int | None) -> list[str]:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     devices = worker_devices(workers)
-    if devices[0] == "cpu":
-        torch.set_num_threads(1)
+    take_device(devices[0])
     return devices
 
 
 def cell_order(config: RowsConfig, cells: tuple[Cell, ...], laboratory: Laboratory, folder: RunFolder) -> CellOrder:
     """What the workers of these rows need to know."""
-    return CellOrder(config, cells, _identity(config, laboratory), folder.path, laboratory.frozen.cache.folder)
+    return CellOrder(config, cells, identity_of(config, laboratory), folder.path, laboratory.frozen.cache.folder)
 
 
 def train_cells(
@@ -161,7 +155,8 @@ def train_cells(
         write()
 
 
-def _identity(config: RowsConfig, laboratory: Laboratory) -> dict[str, str]:
+def identity_of(config: RowsConfig | RunConfig, laboratory: Laboratory) -> dict[str, str]:
+    """What must be the same for rows and seeds to be added, each by a name that a user knows."""
     content = config.model_dump(mode="json", include=set(SHARED))
     return flattened(content) | {
         "architecture": laboratory.model.architecture,

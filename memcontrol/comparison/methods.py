@@ -47,6 +47,14 @@ METHODS: Mapping[str, Method] = {
 model `tiny` at 300 steps (experiments/methods_table); other models and lengths may want others."""
 
 
+def trained_groups(mask: Mask) -> tuple[ParameterGroup, ...]:
+    """The groups that a mask trains, of whichever U-Net it fits."""
+    return tuple(
+        ParameterGroup(group.name, group.method, group.parameters, group.numel, settings=group.settings)
+        for group in mask.trained
+    )
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What a row of the table trains: all groups of a method's space, or those of a mask.
@@ -101,8 +109,5 @@ class Recipe:
         """
         if self.mask is not None:
             self.mask.check(unet)
-            return tuple(
-                ParameterGroup(group.name, group.method, group.parameters, group.numel, settings=group.settings)
-                for group in self.mask.trained
-            )
+            return trained_groups(self.mask)
         return () if self.space is None else parameter_groups(self.space, unet)

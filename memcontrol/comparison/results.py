@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from memcontrol.comparison.cells import FULL_ALONE, Cell
 from memcontrol.comparison.config import ComparisonConfig, RowsConfig
-from memcontrol.comparison.intervals import mean_over_seeds, paired_difference
+from memcontrol.comparison.intervals import CONFIDENCE, mean_over_seeds, paired_difference
 from memcontrol.comparison.ledger import CellLedger
 from memcontrol.errors import MemControlError, RunError, nearest_names
 from memcontrol.run import RunFolder, read_document
@@ -147,7 +147,7 @@ def document_of(config: RowsConfig, ledger: CellLedger, cells: Sequence[Cell], t
         "steps": config.tuning.steps,
         "images": config.sampling.images,
         "seeds": list(config.seeds),
-        "confidence": 0.95,
+        "confidence": CONFIDENCE,
         "scores": [{"name": name, "better": direction(name)} for name in told.names],
         "columns": list(told.names),
         "reference": FULL_ALONE,

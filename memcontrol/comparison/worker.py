@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Protocol
 
 import optuna
-import torch
 
 from memcontrol.cache import Cache
 from memcontrol.comparison.cells import Cell
@@ -18,6 +17,7 @@ from memcontrol.config import RunConfig
 from memcontrol.run import RunFolder
 from memcontrol.study.events import Listener, Progress
 from memcontrol.study.pictures import beside_training
+from memcontrol.study.placement import take_device
 from memcontrol.study.telling import Teller
 from memcontrol.study.trial import Evaluation, Laboratory
 
@@ -67,10 +67,7 @@ class CellOrder:
 def run_cell_worker(order: CellOrder, number: int, device: str, listener: Listener) -> None:
     """Work until the study has no work left."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if device == "cpu":
-        torch.set_num_threads(1)
-    else:
-        torch.cuda.set_device(device)  # accelerate takes the current device
+    take_device(device)
     CellWorker(order, number, device, listener).run()
 
 
@@ -125,9 +122,10 @@ class CellWorker:
             self.ledger.abandon(work)
             raise
         except Exception as error:  # noqa: BLE001 - one failing training fails alone, and says why
-            reason = f"{type(error).__name__}: {error}"
-            self.ledger.fail(work, reason, self.teller.facts(began))
-            self.teller.finished(name, work.number, began, reason)
+            self.ledger.stop_where_full(work, error)
+            why = f"{type(error).__name__}: {error}"
+            self.ledger.fail(work, why, self.teller.facts(began))
+            self.teller.finished(name, work.number, began, why)
             return
         facts = {"loss": evaluation.loss, "steps": evaluation.steps, "numel": numel}
         objectives = laboratory.config.scoring.objectives

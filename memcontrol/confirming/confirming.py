@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from memcontrol.cache import Cache, default_cache_folder
-from memcontrol.comparison.comparing import ignore, prepared_devices, told_of, train_cells
+from memcontrol.comparison.comparing import identity_of, prepared_devices, told_of, train_cells
 from memcontrol.comparison.results import ComparisonFolder, write_results
 from memcontrol.comparison.worker import CellOrder
-from memcontrol.config import ConfirmConfig, RunConfig, flattened, load_config
+from memcontrol.config import ConfirmConfig, RunConfig, load_config
 from memcontrol.confirming.document import write_confirmed
 from memcontrol.confirming.rows import Chosen, chosen_rows
 from memcontrol.confirming.settings import Fresh, check_fresh, fresh_seeds, judged_on, other_measures
@@ -21,12 +21,9 @@ from memcontrol.pipeline import load_pipeline
 from memcontrol.run import RunFolder
 from memcontrol.score.assembling import check_scoring
 from memcontrol.study.confirmed import read_confirmation
-from memcontrol.study.events import Listener
-from memcontrol.study.shared import sole_launch
+from memcontrol.study.events import Listener, ignore
+from memcontrol.study.launching import sole_launch
 from memcontrol.study.trial import Laboratory, drawn_dataset
-
-SHARED = {"data", "model", "tuning", "sampling", "scoring"}
-"""Sections that must be the same for rows and seeds to be added to a confirmation."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +76,14 @@ def confirm(
     chosen = chosen_rows(front, folder, config, most // len(given))
     named = asked.measures if measures is None else tuple(map(full_name, measures))
     with sole_launch(folder, "search or confirmation", elsewhere=""):  # a confirmation has no other place
-        return _confirm(folder, config, chosen, given, named, workers, listener)
+        return _confirm(folder, config, chosen, seeds=given, measures=named, workers=workers, listener=listener)
 
 
 def _confirm(
     folder: RunFolder,
     config: RunConfig,
     chosen: Chosen,
+    *,
     seeds: tuple[int, ...],
     measures: tuple[str, ...] | None,
     workers: int | None,
@@ -94,18 +92,13 @@ def _confirm(
     if measures is None:
         measures = _earlier_measures(folder)
     check_scoring(measures or (), config.scoring)
-    devices, cache = prepared_devices(workers), Cache(default_cache_folder())
-    frozen = load_pipeline(config.model, cache=cache, device=devices[0])
-    dataset = drawn_dataset(config, frozen)
-    if measures is None:
-        measures = other_measures(config, has_autoencoder=frozen.has_autoencoder)
-    fresh, notes = judged_on(Fresh(config, seeds, measures), dataset)
-    laboratory = Laboratory(fresh.run(seeds[0]), cache=cache, device=devices[0], frozen=frozen, dataset=dataset)
+    devices = prepared_devices(workers)
+    fresh, laboratory, notes = _opened(config, seeds=seeds, measures=measures, device=devices[0])
     _check_same(chosen, laboratory, folder)
     inner = ComparisonFolder(folder.confirmation)
     inner.prepare()
-    identity, elsewhere = _identity(fresh, laboratory), f"move {inner.path} away to confirm anew"
-    order = CellOrder(fresh, chosen.cells, identity, inner.path, cache.folder, elsewhere)
+    identity, elsewhere = identity_of(laboratory.config, laboratory), f"move {inner.path} away to confirm anew"
+    order = CellOrder(fresh, chosen.cells, identity, inner.path, laboratory.frozen.cache.folder, elsewhere)
     ledger, told = order.ledger(), told_of(laboratory)
 
     def write() -> None:
@@ -115,6 +108,23 @@ def _confirm(
     notes = (*chosen.notes, *notes, _plan(fresh, laboratory))
     train_cells(order, ledger, laboratory, devices=devices, listener=listener, notes=notes, write=write)
     return ConfirmationResult(folder, folder.read_front())
+
+
+def _opened(
+    config: RunConfig, *, seeds: tuple[int, ...], measures: tuple[str, ...] | None, device: str
+) -> tuple[Fresh, Laboratory, tuple[str, ...]]:
+    """How rows are trained again, what those of the first seed share, and sentences on what they are judged by.
+
+    Args:
+        measures: besides the objectives; the objectives on another encoder where None.
+    """
+    cache = Cache(default_cache_folder())
+    frozen = load_pipeline(config.model, cache=cache, device=device)
+    dataset = drawn_dataset(config, frozen)
+    if measures is None:
+        measures = other_measures(config, has_autoencoder=frozen.has_autoencoder)
+    fresh, notes = judged_on(Fresh(config, seeds, measures), dataset)
+    return fresh, Laboratory(fresh.run(seeds[0]), cache=cache, device=device, frozen=frozen, dataset=dataset), notes
 
 
 def _earlier_measures(folder: RunFolder) -> tuple[str, ...] | None:
@@ -140,14 +150,6 @@ def _check_same(chosen: Chosen, laboratory: Laboratory, folder: RunFolder) -> No
             raise RunError(f"the data changed since {folder.path} was searched: confirm it on the same data")
         if mask.model.weights != laboratory.model.weights:
             raise RunError(f"the weights of {mask.model.id} changed since {folder.path} was searched: use the same")
-
-
-def _identity(fresh: Fresh, laboratory: Laboratory) -> dict[str, str]:
-    content = fresh.run(fresh.seeds[0]).model_dump(mode="json", include=SHARED)
-    return flattened(content) | {
-        "architecture": laboratory.model.architecture,
-        "weights": laboratory.model.weights,
-    }
 
 
 def _plan(fresh: Fresh, laboratory: Laboratory) -> str:

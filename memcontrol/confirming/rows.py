@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from memcontrol.mitigations.choices import MitigationChoices
 from memcontrol.random_masks import random_twins, size_notes
 from memcontrol.run import RunFolder
 from memcontrol.study.confirmed import FRONT, FULL, RANDOM, Kind
-from memcontrol.study.front import picked
+from memcontrol.study.front import minimised_points, picked
 
 Content = Mapping[str, Any]
 
@@ -78,14 +78,15 @@ def chosen_rows(front: Content, folder: RunFolder, config: RunConfig, count: int
     members = [member for member in front["front"] if member["learning_rate"] is not None]
     if not members:
         raise MemControlError(f"no mask on the front of {folder.path} trains anything: there is nothing to confirm")
-    along = [members[i] for i in spread(_points(front, members))]
+    along = [members[i] for i in spread(minimised_points(members, front["objectives"]))]
     own = [_member(member, folder, config) for member in along]
     full = _full(front, config)
     notes = [] if full else ["full fine-tuning was not scored in the search, and is not trained again"]
     twins = list[Again]()
     places = count - (full is not None)
-    wanted = max(min(len(own), places - len(own)), places >= 2)
-    for row in own[:wanted]:
+    # As many as there is room for beside all members; one where there is none, but room for two rows.
+    room = max(places - len(own), 1 if places >= 2 else 0)
+    for row in own[:room]:
         try:
             twin, said = _twin(row, config.seed)
         except MaskError as error:
@@ -109,12 +110,6 @@ def spread(points: NDArray[np.float64]) -> list[int]:
         left = [i for i in range(len(points)) if i not in order]
         order.append(max(left, key=lambda i: (min(abs(i - j) for j in order), -i)))
     return order
-
-
-def _points(front: Content, members: Sequence[Content]) -> NDArray[np.float64]:
-    signs = [1.0 if objective["better"] == "lower" else -1.0 for objective in front["objectives"]]
-    values = [[member["scores"][objective["name"]]["value"] for objective in front["objectives"]] for member in members]
-    return np.array(values, dtype=np.float64) * signs
 
 
 def _member(member: Content, folder: RunFolder, config: RunConfig) -> Again:
@@ -150,7 +145,7 @@ def _full(front: Content, config: RunConfig) -> Again | None:
     fair = [point for point in points if abs(point["steps"] - config.tuning.steps) == nearest]
     names = [objective["name"] for objective in front["objectives"]]
     first = names.index(fidelity_then_copying(names)[0])
-    best = fair[int(np.argmin(_points(front, fair)[:, first]))]["learning_rate"]
+    best = fair[int(np.argmin(minimised_points(fair, front["objectives"])[:, first]))]["learning_rate"]
     choices = MitigationChoices.of(config.mitigations)
     recipe = replace(Recipe.of_method(FULL, best), name=f"{FULL}-{best:g}")
     return Again(FULL, Cell(recipe, choices.texts(choices.middle)))

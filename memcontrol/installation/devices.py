@@ -16,7 +16,8 @@ from pathlib import Path
 from memcontrol.installation.packages import version_of
 from memcontrol.study.placement import usable_cores
 
-DRIVER = Path("/proc/driver/nvidia/version")
+DRIVERS = (Path("/proc/driver/nvidia/version"), Path("/dev/kfd"))
+"""What NVIDIA's driver and AMD's leave where they are loaded."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def look_at_devices() -> Devices:
         return Devices(usable_cores(), threads, (), False, "torch is not installed")
     if not apple and built is None:
         return Devices(usable_cores(), threads, (), False, "no GPU: this torch is built for the CPU alone")
-    if not apple and not (DRIVER.exists() or ctypes.util.find_library("cuda")):
+    if not apple and not (any(driver.exists() for driver in DRIVERS) or ctypes.util.find_library("cuda")):
         return Devices(
             usable_cores(), threads, (), False, f"no GPU: torch is built for CUDA {built}, no driver is here"
         )

@@ -56,6 +56,7 @@ _OPTIONAL = (
     _Known("health_multimodal", ("hi-ml-multimodal",), "the encoder biovil-t", "medical"),
     _Known("submitit", ("submitit",), "workers on SLURM", "slurm"),
     _Known("psycopg", ("psycopg",), "studies on several hosts, in PostgreSQL", "postgres"),
+    _Known("boto3", ("boto3",), "search --artifacts s3://BUCKET", "s3"),
 )
 
 

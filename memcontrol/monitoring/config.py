@@ -34,6 +34,10 @@ class MonitorConfig(Settings):
     stop_above_null: bool = False
     patience: Positive = 2
 
+    def due(self, step: int) -> bool:
+        """Whether a look is due after so many steps; before the first step one is, too."""
+        return self.every is not None and step % self.every == 0
+
     @property
     def stops(self) -> bool:
         """Whether a look may end the training."""

@@ -13,7 +13,7 @@ import torch
 
 from memcontrol.config import SamplingConfig, ScoringConfig
 from memcontrol.data.images import Dataset, Pixels
-from memcontrol.errors import DataError, ModelError, RunError
+from memcontrol.errors import DataError, ModelError, RunError, reason
 from memcontrol.measures import MEASURES
 from memcontrol.monitoring.config import MonitorConfig
 from memcontrol.monitoring.look import Look, columns, judged
@@ -77,15 +77,6 @@ class Monitor:
         # Held-out images in place of generated ones: what cannot be measured is found now, and references are fitted.
         finite(self.scorer(np.resize(real.fidelity, (config.images, *real.fidelity.shape[1:])), self.prompts))
 
-    def due(self, step: int) -> bool:
-        """Whether a look is due after so many steps; before the first step one is, too."""
-        return self.config.every is not None and step % self.config.every == 0
-
-    @property
-    def last_clear(self) -> int | None:
-        """Steps at the last look before the rules for stopping applied; None where there was none."""
-        return next((look.step for look in reversed(self.looks) if look.clear), None)
-
     def look(self, step: int, inference: AtInference | None = None) -> Look:
         """Generate, score, and write this look's picture and its line of the table; a step seen before is seen anew.
 
@@ -137,7 +128,7 @@ class Monitor:
             rows = [one.row() for one in self.looks]
             self.folder.write_table(path / TABLE, columns(self.config.measures), rows)
         except OSError as error:
-            raise RunError(f"cannot write to {path}: {error.strerror}; free space or name another folder") from error
+            raise RunError(f"cannot write to {path}: {reason(error)}; free space or name another folder") from error
 
 
 def _check_counts(dataset: Dataset) -> None:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from memcontrol.comparison.cells import cells_of
 from memcontrol.comparison.comparing import default_folder as comparison_folder
 from memcontrol.comparison.config import ComparisonConfig
+from memcontrol.comparison.methods import trained_groups
 from memcontrol.config import RunConfig
 from memcontrol.groups import ParameterGroup, architecture_fingerprint
 from memcontrol.mask import Mask
 from memcontrol.mask_records import ModelIdentity
 from memcontrol.mitigations.choices import MitigationChoices
+from memcontrol.mitigations.plan import MitigationPlan
 from memcontrol.planning.costs import Training, Written
 from memcontrol.planning.document import Plan
 from memcontrol.planning.planner import Request, planned
@@ -22,12 +24,12 @@ from memcontrol.releasing.config import FinetuneConfig
 from memcontrol.releasing.curve import check_tracker
 from memcontrol.space import load_space
 from memcontrol.study.proposals import chosen_sampler
-from memcontrol.study.references import trajectory_steps
+from memcontrol.study.references import everything, trajectory_steps
 from memcontrol.study.search import default_folder
 from memcontrol.study.trial import candidate_space
 from memcontrol.transferring.config import TransferConfig
 from memcontrol.transferring.rows import Role, named_masks, rows_of
-from memcontrol.transferring.transfer import default_folder as transfer_folder
+from memcontrol.transferring.transfer import transfer_folder
 
 if TYPE_CHECKING:
     from memcontrol.pipeline.outline import PipelineOutline
@@ -73,7 +75,7 @@ def search_trainings(space: CandidateSpace, config: RunConfig, outline: Pipeline
     count = min(config.search.budget, space.size)
     rates = config.search.trajectory_rates or space.trajectory_rates()
     points = trajectory_steps(config)
-    whole = (_everything(outline),)
+    whole = (everything(outline.unet),)
     found = [
         Training("candidates", on, count, count * config.tuning.steps, count),
         Training(
@@ -101,29 +103,33 @@ def plan_finetune(
         tflops: as for `plan_search`.
     """
     resolved = settings.resolved(mask)
-    tuning, monitor = resolved.tuning, resolved.monitor
-    steps = tuning.stop or tuning.steps
-    looks = steps // monitor.every if monitor.every else 0
-    config = _finetune_run(resolved, mask)
+    tuning, every = resolved.tuning, resolved.monitor.every
+
+    def plan() -> MitigationPlan:
+        return MitigationPlan.of(resolved.mitigations or ())
 
     def trainings(outline: PipelineOutline) -> list[Training]:
         mask.check(outline.unet)
-        return [Training("fine-tuning", _masked(mask), 1, steps, looks)]
+        taken = plan().tuning(tuning)
+        steps = taken.stop or taken.steps
+        # The untuned model is looked at too, and the last step whatever its number.
+        looks = 1 + -(-steps // every) if every else 0
+        return [Training("fine-tuning", trained_groups(mask), 1, steps, looks)]
 
     asked = {"mask": mask.name, "steps": tuning.steps, "batch": tuning.batch, "seed": resolved.seed}
     return planned(
         Request(
             "finetune",
-            config,
+            _finetune_run(resolved, mask),
             out,
             trainings,
-            (lambda: check_tracker(resolved.tracker),),
+            (lambda: check_tracker(resolved.tracker), plan),
             asked,
             workers,
             tflops,
-            judged=bool(looks),
+            judged=every is not None,
             written=Written(pipeline=resolved.save != "tuned", checkpoints=bool(resolved.checkpoint_steps)),
-            scored=monitor.measures if looks else (),
+            scored=resolved.monitor.measures if every else (),
         )
     )
 
@@ -202,21 +208,14 @@ def _finetune_run(settings: FinetuneConfig, mask: Mask) -> RunConfig:
     )
 
 
-def _masked(mask: Mask) -> tuple[ParameterGroup, ...]:
-    return tuple(
-        ParameterGroup(group.name, group.method, group.parameters, group.numel, settings=group.settings)
-        for group in mask.trained
-    )
-
-
-def _everything(outline: PipelineOutline) -> ParameterGroup:
-    named = [(name, p.numel()) for name, p in outline.unet.named_parameters() if not name.startswith("time_proj.")]
-    return ParameterGroup("full", "full", tuple(name for name, _ in named), sum(numel for _, numel in named))
-
-
 def _space_settings(space: CandidateSpace, config: RunConfig) -> Mapping[str, Any]:
     rates = space.rates
-    sampler = chosen_sampler(config.search.sampler, budget=config.search.budget, groups=len(space.groups))
+    sampler = chosen_sampler(
+        config.search.sampler,
+        budget=config.search.budget,
+        groups=len(space.groups),
+        objectives=len(config.scoring.objectives),
+    )
     return {
         "groups": len(space.groups),
         "learning rates": f"{rates.rate(rates.first):g} to {rates.rate(rates.last):g}",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MEMBERSHIP_PASSES = 10
 """U-Net passes for each image of a membership attack: `loss` makes ten, `pia` and `secmi` about as many or fewer."""
 MAGNITUDE_PASSES = 20
+"""The same of noise magnitude: ten times, each with the caption and without."""
 DECODE_BATCH = 16
 FULL_COPIES = {"copy to restore": 1, "gradients": 1, "optimizer": 2}
 """Copies of what trains, of its own size each, that a training holds beside the average."""

@@ -24,6 +24,7 @@ class Machine:
         memory, gpu_memory: free bytes of the machine, which all workers share, and of a GPU; None without one.
         tflops: 1e12 floating-point operations that one worker does in a second, beside the others on its GPU or core.
         rate_source: where that number comes from.
+        together: workers on one GPU, or on one core where there is none: 1 where each has its own.
     """
 
     device: str
@@ -33,7 +34,6 @@ class Machine:
     tflops: float
     rate_source: str
     together: int = 1
-    """Workers on one GPU, or on one core where there is none: 1 where each has its own."""
 
 
 def look(devices: list[str], *, tflops: float | None, rows: int, width: int, dtype: str = "float32") -> Machine:

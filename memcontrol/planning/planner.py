@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from memcontrol.cache import default_cache_folder, free_disk
 from memcontrol.config import RunConfig
+from memcontrol.confirming.settings import data_seed
 from memcontrol.planning.checking import (
     DECODED,
     DrawnData,
@@ -86,7 +87,8 @@ def planned(request: Request) -> Plan:
     each = _training_costs(trainings, outline, config)
     shared = request.judged, request.written
     costs = Costs(config, outline, drawn.dataset, image, trainings, each, encoders, scores, *shared)
-    return _costed(found, costs, _machine(devices, request, outline), drawn, request.out, problems)
+    machine = _machine(devices, request, outline)
+    return _costed(found, costs, machine, drawn, out=request.out, problems=problems)
 
 
 def _scores(
@@ -109,10 +111,9 @@ def _scores(
 
 
 def _drawn(config: RunConfig, outline: PipelineOutline | None, problems: Problems) -> DrawnData | None:
-    seed = config.seed if config.data.seed is None else config.data.seed
     # Without a model, any size tells whether the images are there.
     resolution = 64 if outline is None else outline.resolution
-    return problems.of(lambda: drawn_data(config.data, resolution=resolution, seed=seed))
+    return problems.of(lambda: drawn_data(config.data, resolution=resolution, seed=data_seed(config)))
 
 
 def _training_costs(
@@ -139,7 +140,7 @@ def _machine(devices: list[str], request: Request, outline: PipelineOutline) -> 
     return look(devices, tflops=request.tflops, rows=rows, width=side, dtype=dtype)
 
 
-def _costed(found: Plan, costs: Costs, machine: Machine, drawn: DrawnData, out: Path, problems: Problems) -> Plan:
+def _costed(found: Plan, costs: Costs, machine: Machine, drawn: DrawnData, *, out: Path, problems: Problems) -> Plan:
     free = {
         "GPU memory": machine.gpu_memory or 0,
         "memory": machine.memory,

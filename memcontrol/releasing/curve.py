@@ -10,7 +10,7 @@ from typing import TextIO
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 
-from memcontrol.errors import MissingPackageError, RunError
+from memcontrol.errors import MissingPackageError, RunError, reason
 from memcontrol.finetuning import Step
 from memcontrol.run import write_atomically
 
@@ -35,7 +35,7 @@ class LossCurve:
             write_atomically(path, "".join(f"{line}\n" for line in (HEADER, *kept)))
             self._file: TextIO = path.open("a", encoding="utf-8", buffering=1)
         except OSError as error:
-            raise RunError(f"cannot write {path}: {error.strerror}; name another folder with --out") from error
+            raise RunError(f"cannot write {path}: {reason(error)}; name another folder with --out") from error
 
     def add(self, step: Step) -> None:
         """Write the line of a step.
@@ -47,7 +47,7 @@ class LossCurve:
             self._file.write(f"{step.number},{step.loss!r},{step.learning_rate!r},{step.kept}\n")
         except OSError as error:
             raise RunError(
-                f"cannot write {self.path} ({error.strerror}): free space there and give the same command again"
+                f"cannot write {self.path} ({reason(error)}): free space there and give the same command again"
             ) from error
 
     def close(self) -> None:
@@ -65,7 +65,8 @@ def check_tracker(name: str | None) -> None:
     """Raises MissingPackageError where a tracker's package is not installed."""
     if name is not None and importlib.util.find_spec(name) is None:
         raise MissingPackageError(
-            f'package {name} is not installed: install it with pip install -e ".[trackers]", or leave out --tracker'
+            f'package {name} is not installed: install it with pip install -c constraints.txt -e ".[trackers]", or '
+            "leave out --tracker"
         )
 
 

@@ -124,7 +124,7 @@ class ReleaseFolder:
             write_atomically(self.mask, mask.to_json())
             write_atomically(self.config, config)
         except OSError as error:
-            raise RunError(f"cannot write to {self.path}: {error.strerror}; name another folder with --out") from error
+            raise RunError(f"cannot write to {self.path}: {reason(error)}; name another folder with --out") from error
 
     @contextmanager
     def released(self) -> Iterator[Path]:

@@ -47,7 +47,7 @@ class Told:
         return self if accelerator.is_main_process else Told()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Session:
     """What a mask's parameters are trained on, and how.
 
@@ -154,15 +154,14 @@ class Session:
 
     def _begun(self, tuning: Tuning) -> bool:
         """The look before the first step, where looks are asked for; it may not end the training."""
-        if self.config.monitor.every is not None and self._looked(0, tuning, None):
+        if self.config.monitor.due(0) and self._looked(0, tuning, None):
             why = self.looks[-1].reason if self.looks else "the first process says why"
             raise MemControlError(f"nothing was trained, since the untuned model is stopped already: {why}")
         return False
 
     def _due(self, number: int) -> bool:
         """Whether a look is due after a step that is not the last."""
-        every = self.config.monitor.every
-        return every is not None and number % every == 0 and number < self.plan.tuning(self.config.tuning).steps
+        return self.config.monitor.due(number) and number < self.plan.tuning(self.config.tuning).steps
 
     def _due_at_end(self, number: int) -> bool:
         """Whether the last step has not been looked at."""

@@ -11,10 +11,10 @@ from rich.table import Table
 from memcontrol.errors import RunError
 from memcontrol.report.confirmed import confirmed_sentences
 from memcontrol.report.inspection import percent_text
-from memcontrol.report.trajectory import Comparison, compare, minimised_points, trajectory, untuned
-from memcontrol.report.wording import mask_blocks, member_name, number_text, rate_text, short_names
+from memcontrol.report.trajectory import Comparison, compare, trajectory, untuned
+from memcontrol.report.wording import lit_count, mask_blocks, member_name, number_text, rate_text, short_names
 from memcontrol.run import RunFolder, read_object
-from memcontrol.study.front import front_positions, picked
+from memcontrol.study.front import front_positions, minimised_points, picked
 
 SCHEMA = "memcontrol/closing@1"
 NO_TRAJECTORY = "No trajectory of full fine-tuning was scored, so no mask can be judged against it."
@@ -98,7 +98,7 @@ def member_sentence(front: dict[str, Any], member: dict[str, Any], folder: RunFo
     """One front member in words."""
     percent = trained_percent(folder, member)
     share = "" if percent is None else f" ({percent_text(percent)} % of the U-Net)"
-    lit, rate = member["bits"].count("1"), member["learning_rate"]
+    lit, rate = lit_count(member["bits"]), member["learning_rate"]
     at = "" if rate is None else f" at learning rate {rate_text(rate)}"
     trains = f"trains {member['numel']:,} numbers{share} in {lit} of {len(member['bits'])} groups{at}"
     stopped = f" of a schedule of {member['of']:,}" if "of" in member else ""

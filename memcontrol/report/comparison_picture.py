@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,8 +12,7 @@ import numpy as np
 from memcontrol.comparison.methods import FREEZE, METHODS
 from memcontrol.exporting import fidelity_then_copying
 from memcontrol.report.comparison_table import counts_text
-from memcontrol.report.drawing import Floats, annotation, frame, separate
-from memcontrol.run import write_atomically
+from memcontrol.report.drawing import Floats, annotation, frame, separate, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,9 +53,7 @@ def comparison_picture(document: Mapping[str, Any], path: Path) -> bool:
     axes.set_title("\n".join(textwrap.wrap(caption, CAPTION_WIDTH)), fontsize=7, loc="left")
     figure.legend(handles=_legend(rows, document["reference"]), loc="outside lower center", ncols=4, frameon=False)
     separate(axes, labels)
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    write_atomically(path, content.getvalue())
+    write_figure(figure, path)
     return True
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from memcontrol.run import write_atomically
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.text import Annotation
 
 Floats = NDArray[np.float64]
@@ -21,6 +26,13 @@ OFFSETS = tuple(
     for x, y in ((-1, -1), (1, 1), (-1, 1), (1, -1), (0, -1.3), (0, 1.3), (1.3, 0), (-1.3, 0))
 )
 """Where a label may stand, in points from what it names; the first that is free is taken."""
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    write_atomically(path, content.getvalue())
 
 
 def annotation(axes: Axes, text: str, at: Floats, color: str, *, size: int, weight: str = "normal") -> Annotation:

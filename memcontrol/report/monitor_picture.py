@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -14,9 +13,8 @@ import numpy as np
 
 from memcontrol.errors import RunError
 from memcontrol.monitoring import TABLE, columns
-from memcontrol.report.drawing import WIDE, Floats
+from memcontrol.report.drawing import WIDE, Floats, write_figure
 from memcontrol.report.plots import FRONT, FULL, NULL
-from memcontrol.run import write_atomically
 from memcontrol.score import direction
 
 if TYPE_CHECKING:
@@ -51,9 +49,7 @@ def monitor_picture(folder: Path) -> bool:
         panels[0].set_title(title, fontsize=8, loc="left", color=STOP)
     shown = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=4, frameon=False)
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    write_atomically(folder / "monitor.png", content.getvalue())
+    write_figure(figure, folder / "monitor.png")
     return True
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memcontrol.report.drawing import WIDE, annotation, frame, separate
+from memcontrol.report.drawing import WIDE, annotation, frame, separate, write_figure
 from memcontrol.report.trajectory import Floats, trajectory, untuned
 from memcontrol.report.wording import member_name, number_text, rate_text
-from memcontrol.run import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,9 +43,7 @@ def front_picture(front: dict[str, Any], trials: Sequence[Mapping[str, str]], pa
     for axes, other in zip(panels, names[1:], strict=False):
         _draw_pair(axes, front, trials, names[0], other)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    write_atomically(path, content.getvalue())
+    write_figure(figure, path)
 
 
 def _draw_pair(axes: Axes, front: dict[str, Any], trials: Sequence[Mapping[str, str]], first: str, other: str) -> None:

@@ -177,7 +177,7 @@ def y_axis(values: Sequence[float], *, may_log: bool = False) -> Axis:
 
 
 def shape(name: str, x: float, y: float, size: float) -> str:
-    """SVG path data of a dot, diamond, square, triangle, plus or star around a point."""
+    """SVG path data of a dot, diamond, square, triangle, pentagon or star around a point."""
     if name == "dot":
         return f"M{x - size:.1f} {y}a{size} {size} 0 1 0 {2 * size} 0a{size} {size} 0 1 0 {-2 * size} 0Z"
     turns = {"diamond": (4, -90), "square": (4, -45), "triangle": (3, -90), "pentagon": (5, -90), "star": (10, -90)}

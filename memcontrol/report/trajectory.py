@@ -6,14 +6,13 @@ fine-tuning when it was as good. The first objective stands for fidelity, and ea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from memcontrol.study.front import front_positions, weights_at
+from memcontrol.study.front import minimised_points, weights_at
 
 Floats = NDArray[np.float64]
 Case = Literal["equal", "beyond", "short", "best"]
@@ -90,13 +89,6 @@ def untuned(front: dict[str, Any]) -> dict[str, Any] | None:
     return next(found, None)
 
 
-def minimised_points(scored: Sequence[dict[str, Any]], objectives: Sequence[dict[str, str]]) -> Floats:
-    """`(N, M)` values of the objectives, negated where higher is better."""
-    signs = [1.0 if objective["better"] == "lower" else -1.0 for objective in objectives]
-    values = [[point["scores"][objective["name"]]["value"] for objective in objectives] for point in scored]
-    return np.array(values, dtype=np.float64).reshape(-1, len(objectives)) * signs
-
-
 def compare(front: dict[str, Any], member: dict[str, Any]) -> list[Comparison]:
     """A front member against full fine-tuning: its first objective, then each other at an equal first.
 
@@ -119,19 +111,20 @@ def _beside(
 ) -> Comparison:
     points = minimised_points(scored, [first, other])
     fidelity = float(minimised_points([member], [first])[0, 0])
-    kept = front_positions(points)
-    if at_equal_fidelity(points, fidelity) is None:
-        case: Case = "beyond" if fidelity < points[kept[0], 0] else "short"
-        end = scored[kept[0] if case == "beyond" else kept[-1]]
+    case, shares = weights_at(points, fidelity)
+    there = [(share, scored[i]) for i, share in enumerate(shares) if share]
+    if case != "equal":
+        [(_, end)] = there
         return _comparison(other, case, Reading.of(end, first["name"]).value, Reading.of(end, other["name"]), member)
-    readings = [Reading.of(scored[i], other["name"]) for i in kept]
-    value, low, high = (
-        float(np.interp(fidelity, points[kept, 0], [getattr(reading, part) for reading in readings]))
-        for part in ("value", "low", "high")
+    readings = [(share, Reading.of(point, other["name"])) for share, point in there]
+    full = Reading(
+        *(
+            float(sum(share * getattr(reading, part) for share, reading in readings))
+            for part in ("value", "low", "high")
+        )
     )
-    at = Reading.of(member, first["name"]).value
-    compared = _comparison(other, "equal", at, Reading(value, low, high), member)
-    return replace(compared, interpolated=fidelity not in points[kept, 0])
+    compared = _comparison(other, case, Reading.of(member, first["name"]).value, full, member)
+    return replace(compared, interpolated=len(there) > 1)
 
 
 def _comparison(

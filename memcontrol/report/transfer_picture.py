@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,9 +11,8 @@ import numpy as np
 
 from memcontrol.report.comparison_picture import COLOURS, FREEZE_COLOUR, FULL_COLOUR
 from memcontrol.report.comparison_table import counts_text
-from memcontrol.report.drawing import Floats, annotation, frame, separate
+from memcontrol.report.drawing import Floats, annotation, frame, separate, write_figure
 from memcontrol.report.transfer_words import directions
-from memcontrol.run import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,9 +56,7 @@ def transfer_picture(document: Mapping[str, Any], path: Path) -> bool:
     figure.suptitle("\n".join(textwrap.wrap(said, CAPTION_WIDTH * columns)), fontsize=7, x=0.01, ha="left")
     for axes, own in zip(panels, labels, strict=False):
         separate(axes, own)
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    write_atomically(path, content.getvalue())
+    write_figure(figure, path)
     return True
 
 

@@ -27,14 +27,21 @@ def rate_text(rate: float | None) -> str:
 def mask_blocks(bits: str, *, ascii_only: bool = False) -> str:
     """Zeros and ones as blocks, filled where a group trains; a count where there are too many to show.
 
+    A level above 1, of a group that may train under several settings, stays a digit.
+
     Args:
-        bits: of a mask.
+        bits: of a mask, or levels.
         ascii_only: write `#` and `.`, for a terminal that shows no others.
     """
     if len(bits) > MOST_BLOCKS:
-        return f"{bits.count('1')} of {len(bits)}"
+        return f"{lit_count(bits)} of {len(bits)}"
     filled, empty = "#." if ascii_only else "■□"
     return bits.replace("1", filled).replace("0", empty)
+
+
+def lit_count(bits: str) -> int:
+    """How many groups train, at whichever level."""
+    return len(bits) - bits.count("0")
 
 
 def member_name(member: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
-from memcontrol.errors import MemControlError, MissingPackageError, RunError
+from memcontrol.errors import MemControlError, MissingPackageError, RunError, reason
 
 if TYPE_CHECKING:
     from optuna.artifacts._protocol import ArtifactStore
@@ -28,7 +28,7 @@ def artifact_store(place: str) -> ArtifactStore:
         try:
             Path(place).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"--artifacts {place}: {error.strerror}; name a folder that can be written") from error
+            raise RunError(f"--artifacts {place}: {reason(error)}; name a folder that can be written") from error
         return FileSystemArtifactStore(place)
     bucket = place.removeprefix(BUCKET).rstrip("/")
     if not bucket or "/" in bucket:
@@ -39,7 +39,7 @@ def artifact_store(place: str) -> ArtifactStore:
         return Boto3ArtifactStore(bucket)
     except ImportError as error:
         raise MissingPackageError(
-            f"--artifacts {place} needs boto3: pip install -c constraints.txt memcontrol[s3]"
+            f'--artifacts {place} needs boto3: pip install -c constraints.txt -e ".[s3]"'
         ) from error
 
 

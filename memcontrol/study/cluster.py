@@ -111,9 +111,7 @@ def _executor(cluster: Cluster, folder: Path) -> Any:
     try:
         import submitit
     except ImportError as error:
-        raise MissingPackageError(
-            "--cluster needs submitit: pip install -c constraints.txt memcontrol[slurm]"
-        ) from error
+        raise MissingPackageError('--cluster needs submitit: pip install -c constraints.txt -e ".[slurm]"') from error
     try:
         executor = submitit.AutoExecutor(folder=folder, cluster=cluster.kind)
         executor.update_parameters(**{"name": "memcontrol", "timeout_min": MINUTES, **cluster.options})
@@ -134,7 +132,8 @@ def _watch(jobs: Sequence[Any], folder: Path, listener: Listener) -> None:
         try:
             stopped = job.result()
         except Exception as error:  # noqa: BLE001 - what a job died of is whatever it died of
-            died.append(f"job {job.job_id} died: {str(error).strip().splitlines()[-1]}")
+            said = str(error).strip() or type(error).__name__
+            died.append(f"job {job.job_id} died: {said.splitlines()[-1]}")
             listener(Note(died[-1]))
             continue
         if stopped is not None:
@@ -162,7 +161,8 @@ class _Log:
             one = json.loads(line)
             name = one["work"].removeprefix("trial ")
             trial = int(name) if name.isdecimal() else None
-            listener(Finished(one["worker"], one["work"], trial, one["seconds"], one["error"]))
+            pruned = one.get("pruned")
+            listener(Finished(one["worker"], one["work"], trial, one["seconds"], one["error"], pruned=pruned))
 
 
 def _unheard(event: Event) -> None:

@@ -42,3 +42,7 @@ class Note:
 
 Event = Progress | Finished | Note
 Listener = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Listen to nothing."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,20 @@ from memcontrol.errors import MemControlError, nearest_names
 
 Case = Literal["equal", "beyond", "short"]
 PICKS = ("knee", "best-fidelity", "least-copied", "all")
+
+
+def minimised_points(
+    scored: Sequence[Mapping[str, Any]], objectives: Sequence[Mapping[str, str]]
+) -> NDArray[np.float64]:
+    """`(N, M)` values of the objectives, negated where higher is better, of what `front.json` holds scores of.
+
+    Args:
+        scored: each with `scores`: name -> `value`.
+        objectives: each with `name` and `better`.
+    """
+    signs = [1.0 if objective["better"] == "lower" else -1.0 for objective in objectives]
+    values = [[point["scores"][objective["name"]]["value"] for objective in objectives] for point in scored]
+    return np.array(values, dtype=np.float64).reshape(-1, len(objectives)) * signs
 
 
 def front_positions(points: NDArray[np.float64]) -> list[int]:

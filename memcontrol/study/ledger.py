@@ -233,7 +233,12 @@ def open_ledger(laboratory: Laboratory, folder: RunFolder, execution: Execution 
     config, space = laboratory.config, laboratory.candidates
     proposer = Proposer(
         space=space,
-        sampler=chosen_sampler(config.search.sampler, budget=config.search.budget, groups=len(space.groups)),
+        sampler=chosen_sampler(
+            config.search.sampler,
+            budget=config.search.budget,
+            groups=len(space.groups),
+            objectives=len(config.scoring.objectives),
+        ),
         directions=tuple(
             "minimize" if direction(name) == "lower" else "maximize" for name in config.scoring.objectives
         ),

@@ -18,6 +18,16 @@ def worker_devices(count: int | None) -> list[str]:
     return [f"cuda:{i % gpus}" if gpus else "cpu" for i in range(wanted)]
 
 
+def take_device(device: str) -> None:
+    """Have this process work on a device: a GPU becomes the current one, and a CPU is computed on with one thread."""
+    import torch
+
+    if device == "cpu":
+        torch.set_num_threads(1)
+    else:
+        torch.cuda.set_device(device)  # accelerate takes the current device
+
+
 def usable_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

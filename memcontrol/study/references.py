@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from memcontrol.config import RunConfig
 from memcontrol.groups import ParameterGroup
 from memcontrol.study.trial import Evaluation, Laboratory, OnStep
@@ -35,13 +37,12 @@ def score_reference(name: str, laboratory: Laboratory, on_step: OnStep) -> list[
     if name == FREEZE:
         return [(None, laboratory.untuned(on_step))]
     rate = float(name.removeprefix(f"{FULL}-"))
-    whole = everything(laboratory)
+    whole = everything(laboratory.frozen.unet)
     return [(rate, laboratory.evaluate((whole,), rate, s, on_step)) for s in trajectory_steps(laboratory.config)]
 
 
-def everything(laboratory: Laboratory) -> ParameterGroup:
-    """One group of every parameter that the U-Net has, whatever the search space selects."""
-    named = [
-        (name, p.numel()) for name, p in laboratory.frozen.unet.named_parameters() if not name.startswith("time_proj.")
-    ]
+def everything(unet: torch.nn.Module) -> ParameterGroup:
+    """One group of every parameter that a U-Net has, whatever a search space selects; weights need not be loaded."""
+    # A Fourier embedding of time has a weight that diffusers keeps fixed.
+    named = [(name, p.numel()) for name, p in unet.named_parameters() if not name.startswith("time_proj.")]
     return ParameterGroup(FULL, "full", tuple(name for name, _ in named), sum(numel for _, numel in named))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import torch
 from optuna.trial import TrialState
 
 from memcontrol.cache import Cache, default_cache_folder
@@ -17,13 +16,14 @@ from memcontrol.config import RunConfig, validated
 from memcontrol.run import RunFolder, write_atomically
 from memcontrol.study.artifacts import artifact_store
 from memcontrol.study.cluster import Cluster, run_on_cluster
-from memcontrol.study.events import Event, Finished, Listener, Note
+from memcontrol.study.events import Event, Finished, Listener, Note, ignore
 from memcontrol.study.execution import Execution
+from memcontrol.study.launching import sole_launch
 from memcontrol.study.ledger import Ledger, open_ledger
-from memcontrol.study.placement import worker_devices
+from memcontrol.study.placement import take_device, worker_devices
 from memcontrol.study.processes import run_processes
 from memcontrol.study.results import write_results, write_trials
-from memcontrol.study.shared import RETRIES, sole_launch
+from memcontrol.study.shared import RETRIES
 from memcontrol.study.trial import Laboratory
 from memcontrol.study.worker import Worker, WorkOrder, run_worker
 
@@ -53,10 +53,6 @@ def default_folder(config: RunConfig, execution: Execution | None = None) -> Pat
         return Path("runs") / execution.study
     names = [Path(part).stem or "data" for part in (config.data.source, config.model, config.space)]
     return Path("runs") / "-".join([*names, *(text.partition(":")[0] for text in config.mitigations)])
-
-
-def ignore(event: Event) -> None:
-    """Listen to nothing."""
 
 
 def search(
@@ -100,8 +96,7 @@ def search(
     config = _changed(config or RunConfig(), sections)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     devices = worker_devices(workers)
-    if devices[0] == "cpu":
-        torch.set_num_threads(1)
+    take_device(devices[0])
     cache = Cache(default_cache_folder())
     laboratory = Laboratory(config, cache=cache, device=devices[0])
     execution = execution or Execution(study)
@@ -111,7 +106,7 @@ def search(
         artifact_store(execution.artifacts)
     # Where hosts share a study, each writes what the study says; none is the only one.
     with nullcontext() if execution.shared else sole_launch(folder, "search"):
-        return _search(laboratory, folder, devices, listener, execution, cluster)
+        return _search(laboratory, folder, devices=devices, execution=execution, cluster=cluster, listener=listener)
 
 
 def _changed(config: RunConfig, sections: dict[str, dict[str, object]]) -> RunConfig:
@@ -130,10 +125,11 @@ def _changed(config: RunConfig, sections: dict[str, dict[str, object]]) -> RunCo
 def _search(
     laboratory: Laboratory,
     folder: RunFolder,
+    *,
     devices: Sequence[str],
-    listener: Listener,
     execution: Execution,
     cluster: Cluster | None,
+    listener: Listener,
 ) -> SearchResult:
     ledger = open_ledger(laboratory, folder, execution)
     ledger.release_stale()

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 import optuna
-from filelock import FileLock, Timeout
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BaseSampler, RandomSampler
@@ -20,8 +19,8 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from memcontrol.config import RunConfig, flattened
-from memcontrol.errors import RunError
-from memcontrol.run import RunFolder
+from memcontrol.errors import RunError, reason
+from memcontrol.run import RunFolder, is_full
 from memcontrol.study.execution import Execution
 from memcontrol.study.heartbeat import Heartbeat, time_limit
 from memcontrol.study.storage import StudyDatabase, quiet
@@ -262,6 +261,19 @@ class SharedStudy(Generic[Work]):
         """Record that a trial was interrupted; what it was for comes again. Returns whether that counts."""
         return self.end(work, {GIVEN_BACK: True}, state=TrialState.FAIL)
 
+    def stop_where_full(self, work: Claimed, error: Exception) -> None:
+        """Give work back where nothing can be written any more: it, and what follows it, would fail for that alone.
+
+        Raises:
+            RunError: that is so.
+        """
+        if is_full(error):
+            self.abandon(work)
+            raise RunError(
+                f"cannot write to {self.folder.path} ({reason(error)}): what was finished is kept; make room there, "
+                "and the same command goes on"
+            ) from error
+
     def end(
         self,
         work: Claimed,
@@ -328,21 +340,3 @@ def lost_before(trial: FrozenTrial) -> tuple[int, ...]:
     """Numbers of the trials in whose place this one came."""
     with quiet():
         return tuple(RetryHeartbeatStaleTrialCallback.retry_history(trial))
-
-
-@contextmanager
-def sole_launch(folder: RunFolder, what: str, *, elsewhere: str = ", or use another --out") -> Iterator[None]:
-    """Inside, no other process launches work in the folder.
-
-    Args:
-        what: is done there, for the message.
-        elsewhere: what the message offers besides waiting.
-
-    Raises:
-        RunError: another process does already.
-    """
-    try:
-        with FileLock(folder.launch_lock, timeout=0):
-            yield
-    except Timeout as error:
-        raise RunError(f"another {what} is writing to {folder.path}: wait for it{elsewhere}") from error

@@ -213,7 +213,7 @@ def _on_server(url: URL, execution: Execution) -> tuple[RDBStorage, RDBStorage, 
         beats = _storage(given, execution, {**options, "poolclass": NullPool}, made=True)
     except ImportError as error:
         raise MissingPackageError(
-            "a study on PostgreSQL needs psycopg: pip install -c constraints.txt memcontrol[postgres]"
+            'a study on PostgreSQL needs psycopg: pip install -c constraints.txt -e ".[postgres]"'
         ) from error
     for engine in (storage.engine, beats.engine):
         _settle(engine, idle_s)

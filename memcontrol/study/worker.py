@@ -8,25 +8,24 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import optuna
-import torch
 
 from memcontrol.cache import Cache
 from memcontrol.config import RunConfig
-from memcontrol.errors import RunError, reason
 from memcontrol.fingerprint import fingerprint
 from memcontrol.mitigations.plan import MitigationPlan
-from memcontrol.run import RunFolder, is_full
+from memcontrol.run import RunFolder
 from memcontrol.study.artifacts import upload
+from memcontrol.study.candidate import Candidate
 from memcontrol.study.events import Listener, Progress
 from memcontrol.study.execution import Execution
 from memcontrol.study.heartbeat import Heartbeat
 from memcontrol.study.kept_training import KeptTraining
 from memcontrol.study.ledger import Ledger, TrialWork, open_ledger
 from memcontrol.study.pictures import beside_training
+from memcontrol.study.placement import take_device
 from memcontrol.study.reference_study import ReferenceWork
 from memcontrol.study.references import reference_names, score_reference
 from memcontrol.study.rungs import Record
-from memcontrol.study.shared import Claimed, SharedStudy
 from memcontrol.study.telling import Teller
 from memcontrol.study.trial import Evaluation, Laboratory, OnStep, Reached
 
@@ -44,13 +43,26 @@ class WorkOrder:
     execution: Execution = field(default_factory=Execution)
 
 
+@dataclass(frozen=True)
+class _Ended:
+    """How a trial ended.
+
+    Attributes:
+        counts: whether that was recorded: not where another worker has the trial.
+        scores: of its objectives, where it completed.
+        pruned: where it ended that did not complete.
+    """
+
+    counts: bool
+    error: str | None = None
+    scores: dict[str, float] | None = None
+    pruned: str | None = None
+
+
 def run_worker(order: WorkOrder, number: int, device: str, listener: Listener) -> None:
     """Load everything, then work until the study has no work left."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if device == "cpu":
-        torch.set_num_threads(1)
-    else:
-        torch.cuda.set_device(device)  # accelerate takes the current device
+    take_device(device)
     listener(Progress(number, "start", "load", 0, 1))
     laboratory = Laboratory(order.config, cache=Cache(order.cache), device=device)
     Worker(laboratory, RunFolder(order.folder), number, listener, order.execution).run()
@@ -96,7 +108,7 @@ class Worker:
             study.abandon(work)
             raise
         except Exception as error:  # noqa: BLE001 - a reference that fails does so alone, and says why
-            self._end_where_full(error, study, work)
+            study.stop_where_full(work, error)
             why = f"{type(error).__name__}: {error}"
             self.ledger.write_reference(work, [], 0, why)
             self.teller.finished(name, None, began, why)
@@ -107,60 +119,53 @@ class Worker:
 
     def _score_trial(self, work: TrialWork) -> None:
         began, name = time.monotonic(), f"trial {work.number}"
-        candidate = work.candidate
-        space = self.ledger.proposer.space
-        groups, plan = space.trained(candidate.levels), space.plan(candidate)
+        kept: KeptTraining | None = None
         judge = TrialJudge(self.ledger, work, self._draw, checkpoints=self.laboratory.config.search.checkpoints)
-        kept = self._kept(work, plan)
         try:
             with self.ledger.working_on(work, self.ledger.execution.trial_timeout_s) as beat:
+                plan = self.ledger.proposer.space.plan(work.candidate)
+                kept = self._kept(work, plan)
                 told = _heard(self.teller.progress(name), beat)
-                evaluation = self.laboratory.evaluate(
-                    groups, candidate.learning_rate, candidate.steps, told, mitigations=plan, judge=judge, kept=kept
-                )
+                evaluation = self._evaluated(work.candidate, told, plan=plan, judge=judge, kept=kept)
                 self._draw(work, evaluation)
                 self._upload(work)
         except KeyboardInterrupt:
             self.ledger.abandon(work)
             raise
         except Exception as error:  # noqa: BLE001 - one failing trial fails alone, and says why
-            self._end_where_full(error, self.ledger, work)
+            self.ledger.stop_where_full(work, error)
             why = f"{type(error).__name__}: {error}"
-            counts = self.ledger.fail(work, why, self.teller.facts(began))
-            if counts and kept is not None:
-                kept.clear()
-            self.teller.finished(name, work.number, began, why if counts else DROPPED)
-            return
-        facts = self.teller.facts(began) | {"loss": evaluation.loss, "steps": evaluation.steps}
-        if judge.pruned is not None:
-            if not self.ledger.prune(work, facts):
-                self.teller.finished(name, work.number, began, DROPPED)
-                return
-            self.teller.finished(name, work.number, began, pruned=judge.pruned.text)
-            if kept is not None:
-                kept.clear()
-            return
-        objectives = self.laboratory.config.scoring.objectives
-        if not self.ledger.complete(work, evaluation.scores, objectives, facts):
-            self.teller.finished(name, work.number, began, DROPPED)
-            return
-        if kept is not None:
+            ended = _Ended(self.ledger.fail(work, why, self.teller.facts(began)), error=why)
+        else:
+            ended = self._recorded(work, evaluation, judge.pruned, began)
+        if not ended.counts:
+            ended = _Ended(False, error=DROPPED)
+        elif kept is not None:
             kept.clear()
-        scores = {objective: evaluation.scores[objective].value for objective in objectives}
-        self.teller.finished(name, work.number, began, scores=scores)
+        self.teller.finished(name, work.number, began, ended.error, scores=ended.scores, pruned=ended.pruned)
 
-    def _end_where_full(self, error: Exception, study: SharedStudy[Any], work: Claimed) -> None:
-        """Give the work back where nothing can be written any more: it, and what follows it, would fail for that alone.
+    def _evaluated(
+        self,
+        candidate: Candidate,
+        told: OnStep,
+        *,
+        plan: MitigationPlan,
+        judge: TrialJudge,
+        kept: KeptTraining | None,
+    ) -> Evaluation:
+        groups = self.ledger.proposer.space.trained(candidate.levels)
+        return self.laboratory.evaluate(
+            groups, candidate.learning_rate, candidate.steps, told, mitigations=plan, judge=judge, kept=kept
+        )
 
-        Raises:
-            RunError: that is so.
-        """
-        if is_full(error):
-            study.abandon(work)
-            raise RunError(
-                f"cannot write to {self.folder.path} ({reason(error)}): what was finished is kept; make room there, "
-                "and the same command goes on"
-            ) from error
+    def _recorded(self, work: TrialWork, evaluation: Evaluation, pruned: Record | None, began: float) -> _Ended:
+        """Record what a trial scored, or at which rung it ended."""
+        facts = self.teller.facts(began) | {"loss": evaluation.loss, "steps": evaluation.steps}
+        if pruned is not None:
+            return _Ended(self.ledger.prune(work, facts), pruned=pruned.text)
+        objectives = self.laboratory.config.scoring.objectives
+        counts = self.ledger.complete(work, evaluation.scores, objectives, facts)
+        return _Ended(counts, scores={objective: evaluation.scores[objective].value for objective in objectives})
 
     def _kept(self, work: TrialWork, plan: MitigationPlan) -> KeptTraining | None:
         """Where the trial's training is kept, if it is; ensembles begin anew."""

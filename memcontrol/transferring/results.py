@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -100,16 +100,8 @@ def _mask(
     references = {"full": FULL, "untuned": FREEZE}
     references |= {"all groups": rows.whole[name]} if name in rows.whole else {}
     references |= {target: target for target in rows.named("target")}
-    ranks = {
-        score: rank_among(values[name][score], [values[twin][score] for twin in twins], better=direction(score))
-        for score in names
-    }
     first, *others = objectives
     curve = {row: values[row] for row in rows.named("full")}
-    beside = {
-        other: at_equal_fidelity(values[name], curve, (first, other), (direction(first), direction(other)))
-        for other in others
-    }
     minuses = {what: _minus(values[name], values[row], names) for what, row in references.items()}
     return {
         "name": name,
@@ -122,27 +114,35 @@ def _mask(
         "rows": references,
         "minus": minuses,
         "random": {
-            score: None if rank is None else asdict(rank) | {"difference": rank.difference.to_json()}
-            for score, rank in ranks.items()
+            score: _rank(values[name][score], [values[twin][score] for twin in twins], score) for score in names
         },
         "ahead_in_all": ahead_in_all(
             {score: values[name][score] for score in objectives},
             [{score: values[twin][score] for score in objectives} for twin in twins],
             {score: direction(score) for score in objectives},
         ),
-        "equal_fidelity": {
-            other: None
-            if one is None
-            else {
-                "case": one.case,
-                "fidelity": first,
-                "shares": one.shares,
-                "full": one.full.to_json(),
-                "difference": one.difference.to_json(),
-            }
-            for other, one in beside.items()
-        },
+        "equal_fidelity": {other: _equal_fidelity(values[name], curve, first, other) for other in others},
     }
+
+
+def _equal_fidelity(own: Scores, curve: Mapping[str, Scores], first: str, other: str) -> dict[str, Any] | None:
+    """A mask's other score beside full fine-tuning's where the two have one first score; None without shared seeds."""
+    found = at_equal_fidelity(own, curve, (first, other), (direction(first), direction(other)))
+    if found is None:
+        return None
+    return {
+        "case": found.case,
+        "fidelity": first,
+        "shares": found.shares,
+        "full": found.full.to_json(),
+        "difference": found.difference.to_json(),
+    }
+
+
+def _rank(own: Values, twins: Sequence[Values], score: str) -> dict[str, Any] | None:
+    """Where a mask stands among its random masks in one score; None without shared seeds."""
+    found = rank_among(own, twins, better=direction(score))
+    return None if found is None else asdict(found) | {"difference": found.difference.to_json()}
 
 
 def _minus(own: Scores, other: Scores, names: tuple[str, ...]) -> dict[str, Any]:

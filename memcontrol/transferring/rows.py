@@ -123,7 +123,7 @@ def _naming(name: str) -> Iterator[None]:
 
 
 def named_masks(paths: Iterable[str], pick: str) -> dict[str, Mask]:
-    """Masks by name: a file's, or `RUN-PICK` of a search's folder; with `all`, `RUN-TRIAL`.
+    """Masks by name: a file's, or `RUN-PICK` of a search's folder; with `all`, `RUN-TRIAL`, `RUN-TRIAL-at-STEPS`.
 
     Raises:
         MaskError: no such file, two of one name, or a front of which no mask trains anything.
@@ -147,7 +147,13 @@ def _read(path: Path, pick: str) -> list[tuple[str, Mask]]:
     trained = [mask for mask in masks if mask.learning_rate is not None]
     if not trained:
         raise MaskError(f"no mask on the front of {path} trains anything: there is nothing to transfer")
-    return [(f"{run}-{mask.provenance.get('trial', number)}", mask) for number, mask in enumerate(trained)]
+    return [(f"{run}-{_trial_name(mask, number)}", mask) for number, mask in enumerate(trained)]
+
+
+def _trial_name(mask: Mask, number: int) -> str:
+    """A mask's trial, with the steps where it is a checkpoint; its place on the front where it does not say."""
+    facts = mask.provenance
+    return f"{facts.get('trial', number)}" + (f"-at-{facts.get('steps')}" if "of" in facts else "")
 
 
 def _full_rows(config: TransferConfig) -> list[Row]:

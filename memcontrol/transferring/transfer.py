@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from memcontrol.carrying import mapping_text
-from memcontrol.comparison.comparing import cautions, cell_order, ignore, opened, told_of, train_cells
+from memcontrol.comparison.comparing import cautions, cell_order, default_folder, opened, told_of, train_cells
 from memcontrol.comparison.results import write_results
 from memcontrol.random_masks import size_notes
 from memcontrol.run import write_atomically
-from memcontrol.study.events import Listener
-from memcontrol.study.shared import sole_launch
+from memcontrol.study.events import Listener, ignore
+from memcontrol.study.launching import sole_launch
 from memcontrol.study.trial import Laboratory
 from memcontrol.transferring.config import ENOUGH, TransferConfig
 from memcontrol.transferring.results import TransferFolder, transfer_document
@@ -32,10 +32,9 @@ class TransferResult:
     document: dict[str, Any]
 
 
-def default_folder(config: TransferConfig) -> Path:
+def transfer_folder(config: TransferConfig) -> Path:
     """`runs/transfer-<data>-<model>`, so that the same command resumes."""
-    names = (Path(part).stem or "data" for part in (config.data.source, config.model))
-    return Path("runs") / "-".join(("transfer", *names))
+    return default_folder(config, "transfer")
 
 
 def transfer(
@@ -46,7 +45,7 @@ def transfer(
     Masks and seeds that an earlier command in the folder did not ask for are added to it.
 
     Args:
-        out: run folder; `default_folder` unless given.
+        out: run folder; `transfer_folder` unless given.
         workers: processes; None for one per GPU, or one per core where there is none.
         listener: told what happens as it happens.
 
@@ -59,7 +58,7 @@ def transfer(
     rows = rows_of(config, laboratory.frozen.unet, laboratory.model)
     for cell in rows.cells:
         cell.check(laboratory.frozen, laboratory.dataset)
-    folder = TransferFolder(out or default_folder(config))
+    folder = TransferFolder(out or transfer_folder(config))
     folder.prepare()
     with sole_launch(folder, "transfer"):
         order = cell_order(config, rows.cells, laboratory, folder)

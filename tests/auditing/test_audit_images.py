@@ -13,6 +13,7 @@ from memcontrol.auditing.examining import audit
 from memcontrol.auditing.plan import MAIN
 from memcontrol.errors import DataError, RunError
 from memcontrol.measures import COPYING, FIDELITY, MEASURES
+from memcontrol.plain_files import read_yaml
 from memcontrol.report.audit_page import audit_page
 
 GAP = "copy_gap@pixels"
@@ -209,7 +210,7 @@ def test_a_folder_of_something_else_is_refused(settings, tmp_path):
     with pytest.raises(RunError, match="is not empty and holds no audit"):
         audit(settings("honest"), tmp_path)
     with pytest.raises(RunError, match="is a file"):
-        audit(settings("honest"), tmp_path / "notes.txt")
+        audit(settings("no-such-images"), tmp_path / "notes.txt")
 
 
 def test_an_interrupted_audit_leaves_no_document(settings, tmp_path):
@@ -219,8 +220,10 @@ def test_an_interrupted_audit_leaves_no_document(settings, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         audit(settings("honest"), tmp_path / "out", on_step=interrupt)
     assert not (tmp_path / "out" / "audit.json").exists()
+    (tmp_path / "out" / "config.yaml").unlink()  # as where it was killed before that
     document = audit(settings("honest"), tmp_path / "out")
     assert document.scores
+    assert read_yaml(tmp_path / "out" / "config.yaml") == settings("honest").model_dump(mode="json")
 
 
 def test_images_are_brought_to_one_size(folders, settings, tmp_path):

@@ -1,7 +1,9 @@
 """Whole comparisons on the shipped model: paired, resumed without training twice, and failures kept and shown."""
 
 import csv
+import errno
 import json
+import os
 
 import numpy as np
 import optuna
@@ -19,6 +21,7 @@ from memcontrol.comparison.results import ComparisonFolder
 from memcontrol.errors import MemControlError, RunError
 from memcontrol.report.comparison import read_results, write_comparison
 from memcontrol.report.comparison_table import comparison_markdown, difference_text
+from memcontrol.run import RunFolder
 from memcontrol.study.events import Finished, Note
 from memcontrol.study.references import everything
 from memcontrol.study.trial import Laboratory
@@ -48,7 +51,7 @@ def test_every_row_is_trained_once_with_every_seed_in_order_of_seeds(finished):
 def test_a_rows_scores_are_those_of_a_training_by_itself(finished, cache_folder):
     """On the training set that the other rows of its seed have, which is another for another seed."""
     laboratory = Laboratory(small().run(2), cache=Cache(cache_folder), device="cpu")
-    alone = laboratory.evaluate((everything(laboratory),), 3e-3, 4, lambda *_: None)
+    alone = laboratory.evaluate((everything(laboratory.frozen.unet),), 3e-3, 4, lambda *_: None)
     (line,) = [line for line in finished.lines if (line["cell"], line["seed"]) == ("full", "2")]
     assert {name: float(line[name]) for name in SCORES} == {name: alone.scores[name].value for name in SCORES}
     assert finished.document["data"] == {"name": "brain", "n": 8, "drawn_anew": True}
@@ -128,6 +131,19 @@ def test_a_failed_training_is_recorded_and_shown_and_tried_again(cache_folder, t
     compare(config, folder.path, workers=1)
     attempts = [(t.user_attrs["cell"], t.state.name) for t in trials(folder)]
     assert attempts == [("norm", "FAIL"), ("full", "COMPLETE"), ("norm", "FAIL")]
+
+
+def test_a_full_disk_ends_a_comparison_with_one_line_and_fails_nothing(cache_folder, tmp_path, monkeypatch):
+    folder = ComparisonFolder(tmp_path / "run")
+    config = small(grids=[{"methods": ["norm"]}, {"methods": ["full"]}], seeds=[1])
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(RunFolder, "write_picture", full)
+    with pytest.raises(RunError, match=r"cannot write to .* \(No space left on device\): what was finished is kept"):
+        compare(config, folder.path, workers=1)
+    assert [line["state"] for line in read_results(folder)] == ["interrupted", "waiting"]
 
 
 def test_a_mask_is_a_row_and_the_seed_that_it_was_found_on_is_told(finished, tiny, cache_folder, tmp_path):

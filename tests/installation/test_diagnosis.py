@@ -148,6 +148,18 @@ def test_the_build_of_torch_is_read_without_loading_it():
     assert found.note
 
 
+def test_the_driver_of_either_maker_is_looked_for(monkeypatch, tmp_path):
+    asked = devices.Devices(2, None, ("a GPU",), False, "a GPU")
+    monkeypatch.setattr(devices, "cuda_build", lambda: "7.0")
+    monkeypatch.setattr(devices.ctypes.util, "find_library", lambda _name: None)
+    monkeypatch.setattr(devices, "_asked", lambda _threads: asked)
+    nvidia, amd = tmp_path / "nvidia", tmp_path / "kfd"
+    monkeypatch.setattr(devices, "DRIVERS", (nvidia, amd))
+    assert "no driver is here" in look_at_devices().note
+    amd.touch()
+    assert look_at_devices() == asked
+
+
 def test_threads_are_those_of_the_environment(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert look_at_devices().threads == 3

@@ -18,6 +18,7 @@ from memcontrol.finetuning import finetune_pipeline, training_batches
 from memcontrol.groups import ParameterGroup
 from memcontrol.methods import tuned
 from memcontrol.monitoring import TABLE, Monitor, columns
+from memcontrol.monitoring.config import MonitorConfig
 from memcontrol.monitoring.sheet import GAP, LABELS, MARGIN, side_of
 from memcontrol.pipeline import load_pipeline
 
@@ -49,7 +50,7 @@ def trained(tiny, slices, monitor=None):
             config=config,
             accelerator=Accelerator(cpu=True),
         ):
-            if monitor is not None and monitor.due(step.number):
+            if monitor is not None and monitor.config.due(step.number):
                 with step.averaged(), tuning.folded():
                     monitor.look(step.number, disturbing)
             modes = [module.training for module in tiny.unet.modules()]
@@ -123,7 +124,6 @@ def test_planted_copies_stop_a_training_and_honest_images_do_not(monitor, monkey
     assert [look.clear for look in looks] == [True, False, True, False, False]
     assert [look.stop for look in looks] == [False] * 4 + [True]
     assert "at 2 looks in a row (steps 8 to 10)" in looks[-1].reason
-    assert watching.last_clear == 6
 
 
 def rows_of(folder):
@@ -138,7 +138,7 @@ def test_the_table_has_a_line_for_each_look(honest, tmp_path):
     assert list(rows[0]) == columns(watching.config.measures)
     assert [int(row["step"]) for row in rows] == [0, 2]
     assert float(rows[1]["copy_gap@pixels low"]) == looks[1].scores["copy_gap@pixels"].low
-    assert watching.last_clear == 2
+    assert [look.step for look in watching.looks] == [0, 2]
 
 
 def test_a_resumed_training_has_the_table_of_an_uninterrupted_one(honest, tmp_path):
@@ -189,9 +189,8 @@ def test_a_state_of_other_measures_is_refused(monitor):
 
 
 @pytest.mark.parametrize(("every", "due"), [(3, [0, 3, 6]), (None, [])])
-def test_looks_are_due_at_the_start_and_every_so_many_steps(monitor, every, due):
-    watching = monitor(every=every)
-    assert [step for step in range(8) if watching.due(step)] == due
+def test_looks_are_due_at_the_start_and_every_so_many_steps(every, due):
+    assert [step for step in range(8) if MonitorConfig(every=every).due(step)] == due
 
 
 def test_the_picture_shows_generated_images_above_their_nearest_training_images(monitor, monkeypatch, tmp_path):
@@ -305,7 +304,7 @@ def test_a_full_disk_leaves_the_last_table(honest, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("memcontrol.run.os.fdopen", full)
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
     with pytest.raises(RunError, match="No space left on device"):
         watching.look(4)
     assert (tmp_path / "tuned" / TABLE).read_bytes() == before

@@ -12,14 +12,17 @@ from rich.console import Console
 
 from memcontrol.cache import existing
 from memcontrol.config import RunConfig, validated
+from memcontrol.mask import Mask
 from memcontrol.pipeline import model_folder
 from memcontrol.pipeline.outline import load_outline
-from memcontrol.planning import machine, plan_search, planner
+from memcontrol.planning import machine, plan_finetune, plan_search, planner
 from memcontrol.planning.costs import Training
 from memcontrol.planning.counting import training_cost
 from memcontrol.planning.machine import Machine, matmul_tflops
+from memcontrol.releasing import FinetuneConfig
 from memcontrol.report.planning import plan_lines
 from memcontrol.report.wording import size_text
+from memcontrol.space import load_space
 
 
 def planned(config, out, **changes):
@@ -71,7 +74,7 @@ def test_a_search_that_could_start_is_ready_and_writes_nothing(plan, small_confi
     assert plan.data["sets"] == {"training": 8, "fidelity": 32, "copying": 64, "confirmation": 16}
     assert plan.settings["groups"] == 3
     assert plan.settings["candidates in the space"] == 36
-    assert plan.settings["sampler"] == "gp"
+    assert plan.settings["sampler"] == "hamming"
 
 
 def test_work_is_what_the_search_would_train_and_generate(plan, small_config):
@@ -248,6 +251,37 @@ def test_a_folder_that_this_user_may_not_look_into_is_a_problem(tmp_path, monkey
 
     monkeypatch.setattr(os, "stat", stat)
     assert existing(closed / "runs" / "one") == closed
+
+
+def finetuning(tiny, small_config, out, **changes):
+    mask = Mask.of(tiny.unet, load_space("bias-tuning"), "1", model="tiny", learning_rate=1e-3)
+    content = {"data": small_config.data.model_dump(), "tuning": {"steps": 10, "batch": 4}} | changes
+    return plan_finetune(mask, FinetuneConfig.model_validate(content), out, tflops=0.1)
+
+
+def looks_planned(every, tiny, small_config, out, **changes):
+    monitor = {"every": every, "images": 24, "measures": ["fd@pixels", "copy_gap@pixels"]}
+    found = work(finetuning(tiny, small_config, out, monitor=monitor, **changes))["fine-tuning"]
+    return found.steps, found.images // 24
+
+
+@pytest.mark.parametrize(("every", "looks"), [(5, 3), (4, 4), (10, 2), (50, 2)])
+def test_a_fine_tuning_is_looked_at_before_it_begins_and_at_its_end_too(every, looks, tiny, small_config, tmp_path):
+    assert looks_planned(every, tiny, small_config, tmp_path / "out") == (10, looks)
+
+
+def test_a_fine_tuning_without_looks_scores_nothing(tiny, small_config, tmp_path):
+    found = finetuning(tiny, small_config, tmp_path / "out")
+    assert work(found)["fine-tuning"].images == 0
+    assert found.ready
+
+
+def test_a_fine_tunings_mitigations_are_read_and_may_shorten_it(tiny, small_config, tmp_path):
+    found = looks_planned(5, tiny, small_config, tmp_path / "out", mitigations=["fewer-steps:share=0.5"])
+    assert found == (5, 2)
+    wrong = finetuning(tiny, small_config, tmp_path / "out", mitigations=["rwaa"])
+    assert any("rwaa" in line for line in wrong.problems)
+    assert not wrong.ready
 
 
 def test_a_plan_is_json_and_text(plan):

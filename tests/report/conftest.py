@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from finished_run import COLUMNS, FD, GAP, front_content, member, trial_row
+from matplotlib.figure import Figure
 from PIL import Image
 
 from memcontrol.run import RunFolder
@@ -25,6 +27,19 @@ def finished(tmp_path: Path) -> RunFolder:
     for i, one in enumerate(members):
         folder.write_picture(folder.samples(one["trial"]), Image.new("RGB", (90, 40), (250, 10 * i, 0)))
     return folder
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Every figure that is written, as it was drawn."""
+    kept, savefig = list[Figure](), Figure.savefig
+
+    def keep(figure: Figure, *arguments: Any, **options: Any) -> None:
+        kept.append(figure)
+        savefig(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return kept
 
 
 @pytest.fixture

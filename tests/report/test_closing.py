@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from finished_run import AMD, FD, GAP, front_content, member
 from rich.console import Console
+from schema_problems import content_problems
 
 from memcontrol.report.closing import NO_TRAJECTORY, closing_json, closing_sentences, closing_table, member_sentence
 from memcontrol.report.trajectory import at_equal_fidelity, compare
-from memcontrol.report.wording import duration_text, mask_blocks, number_text, short_names
+from memcontrol.report.wording import duration_text, lit_count, mask_blocks, number_text, short_names
 from memcontrol.run import RunFolder
 
 POINTS = [(20.0, 0.06), (12.0, 0.09), (16.0, 0.05), (10.0, 0.15)]
@@ -153,6 +154,48 @@ def test_json_is_plain_and_has_the_same_facts(finished: RunFolder) -> None:
     assert first["summary"] in closing_sentences(finished.read_front(), finished)
 
 
+def bad_closing(content: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    *above, last = [int(part) if part.isdecimal() else part for part in key.split(".")]
+    target: Any = content
+    for part in above:
+        target = target[part]
+    target[last] = value
+    return content
+
+
+def test_json_is_described_key_by_key(finished: RunFolder) -> None:
+    content = closing_json(finished.read_front(), finished)
+    assert content_problems("closing", content, closed=True) == []
+    assert content_problems("closing", {"event": "result"} | content) == []
+
+
+def test_json_without_front_references_or_folder_is_described() -> None:
+    front = front_content([]) | {"references": {}, "hypervolume": None, "reference_point": None}
+    assert content_problems("closing", closing_json(front), closed=True) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("schema", "memcontrol/closing@2"),
+        ("objectives", []),
+        ("budget", 0),
+        ("trials", {"complete": "4"}),
+        ("front.0.trial", None),
+        ("front.0.bits", 1101),
+        ("front.0.percent", "15"),
+        ("front.0.scores", {FD: {"value": 1.0}}),
+        ("front.0.against_full.0.case", "ahead"),
+        ("front.0.against_full.1.verdict", "good"),
+        ("references.0.steps", -1),
+        ("confirmed_summary", "all is well"),
+    ],
+)
+def test_the_schema_refuses_bad_json(finished: RunFolder, key: str, value: Any) -> None:
+    content = closing_json(finished.read_front(), finished)
+    assert content_problems("closing", bad_closing(content, key, value))
+
+
 def test_never_promises(finished: RunFolder) -> None:
     text = shown(finished.read_front(), finished) + " ".join(closing_sentences(finished.read_front(), finished))
     assert not {"private", "safe"} & set(text.lower().split())
@@ -169,6 +212,12 @@ def test_number_text(value: float, text: str) -> None:
 def test_wording() -> None:
     assert mask_blocks("101") == "■□■"
     assert mask_blocks("10" * 20) == "20 of 40"
+
+
+def test_a_group_at_any_level_above_zero_trains() -> None:
+    assert mask_blocks("120") == "■2□"
+    assert mask_blocks("120" * 10) == "20 of 30"
+    assert lit_count("0210") == 2
     assert [duration_text(s) for s in (3, 84, 100, 3600, 6000)] == ["10 s", "80 s", "2 min", "60 min", "1 h 40 min"]
     assert short_names(["fd@a", "amd@a", "amd@b", "m:f"]) == {
         "fd@a": "fd",

@@ -2,7 +2,6 @@
 
 import io
 
-import matplotlib.figure
 import pytest
 from rich.console import Console
 
@@ -65,16 +64,8 @@ def test_what_was_measured_on_what_is_said_and_a_users_own_score_is_on_no_encode
 
 
 @pytest.fixture
-def draw(tmp_path, monkeypatch):
+def draw(tmp_path, figures):
     """Draws, and returns the figure that was written."""
-    figures = []
-    savefig = matplotlib.figure.Figure.savefig
-
-    def keep(figure, *arguments, **options):
-        figures.append(figure)
-        savefig(figure, *arguments, **options)
-
-    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", keep)
 
     def drawn(content):
         assert comparison_picture(content, tmp_path / "p.png")

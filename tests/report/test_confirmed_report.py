@@ -5,6 +5,7 @@ import io
 import pytest
 from finished_run import FD, GAP, front_content, member, score
 from rich.console import Console
+from schema_problems import content_problems
 
 from memcontrol.report import write_report
 from memcontrol.report.closing import closing_json
@@ -106,6 +107,7 @@ def test_json_has_the_confirmation_and_reads_fronts_of_before():
     assert content["front"][1]["dominated_by"] == ["trial-003", "full-0.0003", "trial-003-random"]
     assert content["confirmation"]["seeds"] == [101, 102]
     assert content["confirmed_summary"] == confirmed_sentences(confirmed_content())
+    assert content_problems("closing", content, closed=True) == []
     before = closing_json(front_content([member(3, 11.0, 0.02)]))
     assert (before["confirmation"], before["front"][0]["dominated_after_confirmation"]) == (None, None)
 

@@ -1,6 +1,5 @@
 """The picture of a monitored training has every score over the steps, with intervals, null bands and where it ended."""
 
-import matplotlib.figure
 import pytest
 
 from memcontrol.errors import RunError
@@ -26,16 +25,8 @@ LOOKS = (look(0, 400.0, 0.001), look(100, 90.0, 0.02), look(200, 80.0, 0.06, "co
 
 
 @pytest.fixture
-def draw(tmp_path, monkeypatch):
+def draw(tmp_path, figures):
     """Draws looks with these scores, and returns the figure that was written."""
-    figures = []
-    savefig = matplotlib.figure.Figure.savefig
-
-    def keep(figure, *arguments, **options):
-        figures.append(figure)
-        savefig(figure, *arguments, **options)
-
-    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", keep)
 
     def drawn(looks, names=(FD, GAP, AMD)):
         rows = [{key: value for key, value in one.row().items() if key in columns(names)} for one in looks]

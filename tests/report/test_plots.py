@@ -2,7 +2,6 @@
 
 import json
 
-import matplotlib.figure
 import numpy as np
 import pytest
 from finished_run import AMD, FD, GAP, front_content, member, point, trial_row
@@ -12,16 +11,8 @@ from memcontrol.report.plots import FRONT, front_picture
 
 
 @pytest.fixture
-def draw(tmp_path, monkeypatch):
+def draw(tmp_path, figures):
     """Draws, and returns the figure that was written."""
-    figures = []
-    savefig = matplotlib.figure.Figure.savefig
-
-    def keep(figure, *arguments, **options):
-        figures.append(figure)
-        savefig(figure, *arguments, **options)
-
-    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", keep)
 
     def drawn(front, trials):
         front_picture(front, [{key: str(value) for key, value in row.items()} for row in trials], tmp_path / "p.png")

@@ -140,7 +140,7 @@ def test_front_file_says_what_was_compared_with_what(run):
         {"name": "fd@pixels", "better": "lower"},
         {"name": "copy_gap@pixels", "better": "lower"},
     ]
-    assert (content["budget"], content["sampler"], content["seed"]) == (6, "gp", 0)
+    assert (content["budget"], content["sampler"], content["seed"]) == (6, "hamming", 0)
     assert content["trials"] == {"complete": 6}
     assert content["references"].keys() == {"freeze", "full-0.001"}
     assert [point["steps"] for point in content["references"]["full-0.001"]] == [6]
@@ -192,7 +192,7 @@ def test_listeners_hear_of_everything_that_finished(run):
         assert list(event.scores.values()) == trial.values
     notes = [event.text for event in run.events if isinstance(event, Note)]
     assert notes[0].startswith("brain: 8 training slices")
-    assert notes[-1] == "budget 6 candidates of 36 (3 groups, 5 learning rates), sampler gp, 1 worker, seed 0"
+    assert notes[-1] == "budget 6 candidates of 36 (3 groups, 5 learning rates), sampler hamming, 1 worker, seed 0"
     logged = [json.loads(line) for line in run.folder.log.read_text().splitlines()]
     assert [entry["work"] for entry in logged] == [event.work for event in finished]
 

@@ -21,15 +21,18 @@ from memcontrol.cli import app
 from memcontrol.errors import MemControlError, RunError
 from memcontrol.run import RunFolder
 from memcontrol.study import search as search_module
+from memcontrol.study import worker as worker_module
 from memcontrol.study.artifacts import artifact_store
 from memcontrol.study.cluster import Cluster, ClusterWorker, run_on_cluster
-from memcontrol.study.events import Note
+from memcontrol.study.events import Finished, Note
 from memcontrol.study.execution import Execution
 from memcontrol.study.heartbeat import TrialTimeoutError
 from memcontrol.study.kept_training import KeptTraining
 from memcontrol.study.ledger import open_ledger
 from memcontrol.study.search import search
+from memcontrol.study.shared import was_interrupted
 from memcontrol.study.status import status_of
+from memcontrol.study.telling import Teller
 from memcontrol.study.trial import Laboratory
 from memcontrol.study.worker import Worker
 
@@ -225,6 +228,26 @@ def test_a_lost_worker_costs_no_more_than_since_the_last_checkpoint(small_config
     assert not list((folder.path / "unfinished").iterdir())
 
 
+def test_an_interrupt_while_a_kept_training_is_read_gives_the_trial_back(
+    small_config, laboratory, tmp_path, monkeypatch
+):
+    folder = RunFolder(tmp_path / "run")
+    folder.prepare()
+    shared = {"frozen": laboratory.frozen, "dataset": laboratory.dataset}
+    laboratory = Laboratory(changed(small_config, budget=1), cache=laboratory.frozen.cache, device="cpu", **shared)
+
+    def interrupted(*args, **given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(worker_module, "KeptTraining", interrupted)
+    monkeypatch.setattr(worker_module, "reference_names", lambda _: ())
+    execution = Execution(checkpoint_every_s=60)
+    with pytest.raises(KeyboardInterrupt):
+        Worker(laboratory, folder, 0, ignored, execution).run()
+    (trial,) = open_ledger(laboratory, folder, execution).trials()
+    assert (trial.state.name, was_interrupted(trial)) == ("FAIL", True)
+
+
 def test_a_search_whose_disk_is_full_is_one_line_and_goes_on_later(small_config, laboratory, tmp_path, monkeypatch):
     shared = {"frozen": laboratory.frozen, "dataset": laboratory.dataset}
     monkeypatch.setattr(search_module, "Laboratory", lambda config, **given: Laboratory(config, **given | shared))
@@ -284,6 +307,21 @@ def test_workers_of_a_queue_are_identical_and_hold_no_secret(tmp_path, monkeypat
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"word@" in path.read_bytes()]
     again = ClusterWorker(work, order, 1).checkpoint()
     assert again.function == ClusterWorker(work, order, 1), "after preemption the same job comes again"
+    for handler in ClosedHandler.made:
+        handler.close()
+
+
+def prune(order, number, device, listener):
+    """A worker whose one trial ends at a rung."""
+    Teller(RunFolder(order.folder), number, listener).finished("trial 7", 7, time.monotonic(), pruned="pruned at 2")
+
+
+def test_what_a_job_pruned_is_told_as_that(tmp_path, monkeypatch):
+    monkeypatch.setattr(logging, "FileHandler", ClosedHandler)
+    heard = []
+    run_on_cluster(Cluster.named("debug"), prune, Order(tmp_path, budget=1, size=1), 1, heard.append)
+    (told,) = [event for event in heard if isinstance(event, Finished)]
+    assert (told.trial, told.error, told.pruned) == (7, None, "pruned at 2")
     for handler in ClosedHandler.made:
         handler.close()
 

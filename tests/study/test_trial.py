@@ -140,7 +140,7 @@ def test_each_point_of_a_trajectory_is_a_training_of_its_own(laboratory):
     assert [rate for rate, _ in points] == [0.005] * len(points)
     steps = [evaluation.steps for _, evaluation in points]
     assert steps == list(trajectory_steps(laboratory.config))
-    alone = laboratory.evaluate((everything(laboratory),), 0.005, steps[-1], silent)
+    alone = laboratory.evaluate((everything(laboratory.frozen.unet),), 0.005, steps[-1], silent)
     assert points[-1][1].scores == alone.scores
 
 

@@ -142,6 +142,13 @@ def test_a_run_folder_means_what_is_picked_of_its_front(tiny, tmp_path):
         named_masks([str(run)], "all")
 
 
+def test_a_checkpoint_on_the_front_is_told_from_its_trial(tiny, tmp_path):
+    run = run_folder(tiny, tmp_path / "search")
+    facts = {"trial": 1, "steps": 3, "of": 6}
+    stage_kinds_mask(tiny, run / "masks" / "trial-002.json", "ends", provenance=facts)
+    assert list(named_masks([str(run)], "all")) == ["search-0", "search-1", "search-1-at-3"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
