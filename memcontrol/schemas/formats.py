@@ -112,6 +112,24 @@ def _doctor() -> Any:
     return Diagnosis
 
 
+def _plan() -> Any:
+    from memcontrol.schemas.printed import PlanDocument
+
+    return PlanDocument
+
+
+def _inspection() -> Any:
+    from memcontrol.schemas.printed import InspectionDocument
+
+    return InspectionDocument
+
+
+def _closing() -> Any:
+    from memcontrol.schemas.printed import ClosingDocument
+
+    return ClosingDocument
+
+
 _YAML = "Numbers may also be written as text, since YAML reads `1e-3` without a point as text. "
 _LISTED = (
     Format(
@@ -173,6 +191,14 @@ _LISTED = (
     Format("comparison", "A table of methods and masks under mitigations.", "`comparison.json`", _comparison),
     Format("transfer", "Masks on other data or another model.", "`transfer.json`", _transfer),
     Format("audit", "What an audit found.", "`audit.json`", _audit),
+    Format("plan", "What a command would do here, and what it needs.", "printed by `--dry-run --json`", _plan),
+    Format("inspection", "A search space's groups on a model.", "printed by `inspect --json`", _inspection),
+    Format(
+        "closing",
+        "What a search found, beside full fine-tuning.",
+        "the last line that `search --json` and `confirm --json` print, with a key `event`: `result`",
+        _closing,
+    ),
     Format("doctor", "What this machine has.", "printed by `doctor --json`", _doctor),
 )
 FORMATS: Mapping[str, Format] = {one.name: one for one in _LISTED}

@@ -2,15 +2,18 @@
 
 import io
 import json
+import re
+from typing import Any
 
 import pytest
-from finished_run import COLUMNS, FD, GAP, trial_row
+from finished_run import COLUMNS, FD, GAP, front_content, trial_row
 from rich.console import Console
 
 from memcontrol.config import RunConfig
 from memcontrol.report.live import JsonLines, LiveView
 from memcontrol.run import RunFolder
 from memcontrol.study.events import Event, Finished, Note, Progress
+from memcontrol.study.proposals import chosen_sampler
 
 CONFIG = RunConfig()
 
@@ -27,15 +30,38 @@ def plain(folder: RunFolder, *events: Event) -> list[str]:
     return stream.getvalue().splitlines()
 
 
-def drawn(folder: RunFolder, *events: Event, width: int = 100, **console: object) -> str:
-    """What the terminal shows after these events, by drawing the display once."""
-    view = LiveView(CONFIG, folder, Console(file=io.StringIO(), force_terminal=True, width=width))
+def terminal(width: int = 100, height: int = 25, **more: Any) -> Console:
+    return Console(file=io.StringIO(), force_terminal=True, width=width, height=height, record=True, **more)
+
+
+def shown(view: LiveView) -> str:
+    """What the terminal shows now, by drawing the display once."""
+    view.console.print(view.drawn())
+    return view.console.export_text()
+
+
+def drawn(folder: RunFolder, *events: Event, config: RunConfig = CONFIG, **console: Any) -> str:
+    """What the terminal shows after these events."""
+    view = LiveView(config, folder, terminal(**console))
     for event in events:
         view(event)
-    view.tally.refresh()
-    page = Console(file=io.StringIO(), width=width, record=True)
-    page.print(view._drawn())
-    return page.export_text()
+    return shown(view)
+
+
+class Clock:
+    """Shows the seconds that it is set to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def referred(folder: RunFolder) -> RunFolder:
+    """The folder with its references, as workers write them."""
+    for name, points in front_content([])["references"].items():
+        folder.write_json(folder.references / f"{name}.json", {"name": name, "points": points, "error": None})
+    return folder
 
 
 def test_plain_lines(tmp_path):
@@ -55,12 +81,10 @@ def test_plain_failures_and_references(tmp_path):
     ]
 
 
-def test_time_left_is_the_median_by_rounds_of_workers(tmp_path):
-    events = [completed(0, 20.0, worker=0), completed(1, 30.0, worker=1), completed(2, 5000.0, worker=0)]
-    lines = plain(RunFolder(tmp_path), *events)
+def test_lines_say_how_long_the_rest_takes_from_the_second_trial_on(tmp_path):
+    lines = plain(RunFolder(tmp_path), completed(0, 20.0, worker=0), completed(1, 30.0, worker=1))
     assert "left" not in lines[0]
-    assert lines[1].endswith("about 10 min left")  # 48 trials, 2 workers, 25 s each
-    assert lines[2].endswith("about 12 min left")  # 47 trials in 24 rounds, 30 s each
+    assert lines[1].endswith("  about 13 to 23 min left")  # 20 to 35 s: 48 trials, 4 references, 15 to confirm
 
 
 def test_counts_go_on_where_an_earlier_part_stopped(finished):
@@ -75,12 +99,16 @@ def test_no_control_codes_elsewhere_than_on_a_terminal(finished):
 
 
 def test_display(finished):
-    text = drawn(finished, Progress(0, "trial 8", "tune", 120, 300), Progress(1, "full-0.001", "sample", 64, 256))
+    events = Progress(0, "trial 8", "tune", 120, 300), Progress(1, "full-0.001", "sample", 64, 256)
+    text = drawn(finished, *events, width=80)
     lines = [line.split() for line in text.splitlines()]
-    assert text.startswith("brain on tiny, space stage-kinds, sampler gp, seed 0")
-    assert any(line[:2] == ["trials", "4/50"] and line[-4:] == ["1", "failed,", "…", "left"] for line in lines)
+    sampler = chosen_sampler("auto", budget=50, groups=5, objectives=2)
+    assert text.startswith(f"brain on tiny, space stage-kinds, sampler {sampler}, seed 0")
+    assert any(line[:2] == ["trials", "4/50"] and line[-2:] == ["1", "failed"] for line in lines)
+    assert "10 s so far, estimating the time left…" in text
     assert any(line[:4] == ["worker", "0", "trial", "8"] and line[-2:] == ["tune", "120/300"] for line in lines)
     assert any(line[:3] == ["worker", "1", "full-0.001"] and line[-2:] == ["sample", "64/256"] for line in lines)
+    assert "front so far, 3 of 4 trials" in text
     front = [line for line in lines if len(line) == 5 and line[0].isdigit()]
     assert front == [
         ["3", "□■■□■", "0.00178", "11.0", "0.0200"],
@@ -107,9 +135,114 @@ def test_a_folder_of_other_objectives_is_left_to_the_search_to_refuse(finished):
 
 @pytest.mark.parametrize("width", [30, 45, 80])
 def test_narrow_terminals(finished, width):
-    text = drawn(finished, Progress(0, "trial 8", "tune", 120, 300), width=width)
+    text = drawn(referred(finished), Progress(0, "trial 8", "tune", 120, 300), width=width)
     assert max(map(len, text.splitlines())) <= width
+    assert len(text.splitlines()) < 25
     assert "4/50" in text
+
+
+def test_masks_are_counted_where_their_blocks_do_not_fit(finished):
+    assert "□■■□■" in drawn(finished, width=45)
+    assert "3 of 5" in drawn(finished, width=40)
+    assert "20 of 40" in drawn(widened(finished), width=120)
+
+
+def widened(folder: RunFolder) -> RunFolder:
+    folder.write_trials(COLUMNS, [trial_row(1, 20.0, 0.1, "10" * 20)])
+    return folder
+
+
+def test_hypervolume_grows_over_the_trials(finished):
+    text = drawn(referred(finished), width=60)
+    (line,) = (line.split() for line in text.splitlines() if line.startswith("hypervolume"))
+    # Below (140, 0.15): trial 1 (14, 0.01), 3 (11, 0.02), 7 (30, 0.001); trial 4 is dominated.
+    volume = 126 * 0.14 + 3 * 0.13 + 110 * 0.009
+    assert line == ["hypervolume", f"{volume:.1f}", "▁▃▃█", "grew", "at", "trial", "7"]
+
+
+def test_there_is_no_hypervolume_before_a_reference(finished):
+    assert "hypervolume" not in drawn(finished)
+
+
+@pytest.mark.parametrize("broken", ["", "[]", '{"name": "full-0.001"}'])
+def test_a_broken_reference_is_left_to_the_search_to_refuse(finished, broken):
+    finished.references.mkdir(exist_ok=True)
+    (finished.references / "full-0.001.json").write_text(broken)
+    assert "4/50" in drawn(finished)
+
+
+@pytest.mark.parametrize(
+    ("size", "there"), [((100, 40), True), ((60, 18), False), ((45, 40), False), ((130, 24), True), ((60, 40), True)]
+)
+def test_the_front_is_drawn_where_there_is_room(finished, size, there):
+    text = drawn(referred(finished), Progress(0, "trial 8", "tune", 1, 2), width=size[0], height=size[1])
+    assert ("● front" in text) == there
+    assert (f"{GAP} (lower is better)" in text) == there
+    assert len(text.splitlines()) < size[1]
+    assert max(map(len, text.splitlines())) <= size[0]
+
+
+def test_the_display_follows_the_terminal_when_it_is_resized(finished):
+    view = LiveView(CONFIG, referred(finished), terminal(width=130, height=40))
+    assert "● front" in shown(view)
+    view.console.size = (50, 20)
+    small = shown(view)
+    assert "● front" not in small
+    assert max(map(len, small.splitlines())) <= 50
+
+
+def test_one_objective_has_no_picture(finished):
+    config = RunConfig.model_validate({"scoring": {"objectives": [FD]}})
+    text = drawn(referred(finished), config=config, width=130, height=40)
+    assert ["3", "□■■□■", "0.00178", "11.0"] in [line.split() for line in text.splitlines()]
+    assert "● front" not in text
+
+
+def test_no_colour_shows_the_same_without_colours(finished):
+    wanted = {"width": 130, "height": 40}
+    coloured, plainly = (
+        LiveView(CONFIG, referred(finished), terminal(color_system="truecolor", no_color=none, **wanted))
+        for none in (False, True)
+    )
+    masks, same = (shown(view).partition("front so far")[2] for view in (coloured, plainly))
+    assert masks == same
+    assert "● front" in masks
+    assert "\x1b[32m" in coloured.console.file.getvalue()
+    assert not {"\x1b[32m", "\x1b[35m", "\x1b[36m"} & set(codes(plainly.console.file.getvalue()))
+
+
+def codes(text: str) -> list[str]:
+    return re.findall(r"\x1b\[[\d;]+m", text)
+
+
+def test_a_terminal_without_other_characters_gets_ascii(finished):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    view = LiveView(CONFIG, referred(finished), Console(file=stream, force_terminal=True, width=130, height=40))
+    view.console.print(view.drawn())
+    stream.flush()
+    text = stream.buffer.getvalue().decode("ascii")
+    assert ".##.#" in re.sub(r"\x1b\[[\d;]*m", "", text)
+    assert "estimating the time left..." in text
+    assert " front" in text
+
+
+def test_the_time_left_counts_down_and_says_what_it_includes(finished):
+    clock = Clock()
+    view = LiveView(CONFIG, referred(finished), terminal(), clock=clock)
+    for trial in (8, 9):
+        view(completed(trial, 60.0))
+    view(Progress(0, "trial 10", "tune", 1, 2))
+    # 44 trials, a reference as long as four, and 15 to confirm, at 51 to 84 s
+    assert "10 s so far, about 54 to 88 min left with confirmation" in shown(view)
+    clock.now = 40.0
+    assert "40 s so far, about 53 to 88 min left with confirmation" in shown(view)
+
+
+def test_hosts_that_share_a_study_do_not_count_a_confirmation(finished):
+    view = LiveView(CONFIG, referred(finished), terminal(), confirms=False)
+    for trial in (8, 9):
+        view(completed(trial, 60.0))
+    assert "about 41 to 67 min left\n" in shown(view).replace(" \n", "\n")
 
 
 def test_terminal_session_redraws_and_keeps_notes(finished):
