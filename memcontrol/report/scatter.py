@@ -11,7 +11,7 @@ WIDTH, HEIGHT = 640, 430
 LEFT, RIGHT, TOP, BOTTOM = 58, 18, 38, 50
 WIDE = 8.0
 """A positive axis whose largest value is more than so many times its least is drawn in logarithms."""
-LINE, LETTER, SMALL = 14, 7.2, 5.6
+LINE, LETTER, SMALL = 15, 9.2, 6.6
 """Height of a label, and the width of a letter of it, and of one in small print; all on the generous side."""
 OFFSETS = tuple(
     (x * distance, y * distance)
@@ -19,6 +19,8 @@ OFFSETS = tuple(
     for x, y in ((-1, -1), (1, 1), (-1, 1), (1, -1), (0, -1.2), (0, 1.2), (1.3, 0), (-1.3, 0))
 )
 """Where a label may stand beside its mark; the first place that is free is taken."""
+HIDDEN = 1000
+"""What lying on another label counts, where lying on a mark or on a piece of a line counts 1."""
 FAR = 16
 """A label that stands farther from its mark has a line to it."""
 Box = tuple[float, float, float, float]
@@ -206,7 +208,10 @@ def whiskers(x: Axis, y: Axis, at: Point, width: Point | None, height: Point | N
 
 
 def with_labels(marks: Iterable[Mark], lines: Iterable[Line]) -> tuple[Mark, ...]:
-    """The marks with their texts placed, the last ones first, clear of marks, lines and other labels where possible."""
+    """The marks with their texts placed, the last ones first, clear of marks and lines where possible.
+
+    A text that would lie on another one, or outside, is left out: the page names every mark elsewhere too.
+    """
     marks = list(marks)
     points = [(mark.x, mark.y) for mark in marks] + [point for line in lines for point in _along(line.points)]
     taken: list[Box] = []
@@ -226,7 +231,7 @@ def _along(points: Sequence[Point], every: float = 8.0) -> list[Point]:
     return found
 
 
-def _placed(mark: Mark, points: Sequence[Point], taken: list[Box]) -> Label:
+def _placed(mark: Mark, points: Sequence[Point], taken: list[Box]) -> Label | None:
     half, best = _width(mark) / 2, (math.inf, 0, OFFSETS[0])
     for order, (dx, dy) in enumerate(OFFSETS):
         x = mark.x + dx + (math.copysign(max(0.0, half - 6), dx) if dx else 0)
@@ -234,6 +239,8 @@ def _placed(mark: Mark, points: Sequence[Point], taken: list[Box]) -> Label:
         best = min(best, (_covered(box, points, taken), order, (x - mark.x, dy)))
         if best[0] == 0:
             break
+    if best[0] >= HIDDEN:
+        return None
     x, y = mark.x + best[2][0], mark.y + best[2][1]
     taken.append((x - half, y - LINE / 2, x + half, y + LINE / 2))
     leader = f"M{mark.x} {mark.y}L{x:.1f} {y:.1f}" if math.hypot(best[2][0], best[2][1]) - half > FAR else ""
@@ -249,4 +256,4 @@ def _covered(box: Box, points: Sequence[Point], taken: Sequence[Box]) -> int:
     left, top, right, bottom = box
     outside = left < LEFT or right > WIDTH - RIGHT or top < TOP or bottom > HEIGHT - BOTTOM
     others = sum(left < b[2] and right > b[0] and top < b[3] and bottom > b[1] for b in taken)
-    return 100 * (others + outside) + sum(left - 2 < x < right + 2 and top - 2 < y < bottom + 2 for x, y in points)
+    return HIDDEN * (others + outside) + sum(left - 2 < x < right + 2 and top - 2 < y < bottom + 2 for x, y in points)
