@@ -293,7 +293,7 @@ def test_a_fine_tuning_and_a_comparison_can_be_planned(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     plan = json.loads(result.stdout)
     training = {one["what"]: one for one in plan["work"]}["fine-tuning"]
-    assert (training["trainings"], training["steps"], training["images"]) == (1, 200, 3 * 64)  # looks at 0, 100 and 200 steps
+    assert (training["trainings"], training["steps"], training["images"]) == (1, 200, 3 * 64)
     output = next(need for need in plan["needs"] if need["where"] == "output")
     assert output["parts"]["two checkpoints"] == 2 * 4 * 4 * Mask.from_pretrained(mask).trainable.numel
     result = run("finetune", "--mask", mask, "--data", "nowhere", "--out", "tuned", *options)
