@@ -15,10 +15,7 @@ NEEDED = 2
 RECENT = 20
 """Trials that count: a search's later ones are not like its first."""
 FASTER, SLOWER = 0.85, 1.4
-"""What remains may take so many times as long as what was seen: masks grow, and proposals take longer.
-
-Of three finished searches of 50 trials, the range made so held the time that then passed after 134 of 138 trials.
-"""
+"""What remains may take so many times as long as what was seen: masks grow, and proposals take longer."""
 OUTLIER = 3.0
 """A trial counts as at most so many times the upper quartile: a machine that stood still says nothing of the rest."""
 MOST_ROUNDS = 50

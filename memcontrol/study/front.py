@@ -39,6 +39,18 @@ def front_positions(points: NDArray[np.float64]) -> list[int]:
     return sorted(kept, key=lambda i: tuple(points[i]))
 
 
+def front_places(points: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Places of the rows of `(N, M)` points, M at most 2, that no row dominates, by the first column; equal rows once.
+
+    Of one objective that is the least row. For long histories: it sorts, where `front_positions` compares all pairs.
+    """
+    second = points[:, -1]
+    order = np.lexsort((second, points[:, 0]))
+    ordered = second[order] if points.shape[1] > 1 else np.arange(len(points), dtype=np.float64)
+    kept: NDArray[np.intp] = order[np.append(True, ordered[1:] < np.minimum.accumulate(ordered)[:-1])]
+    return kept
+
+
 def weights_at(points: NDArray[np.float64], fidelity: float) -> tuple[Case, NDArray[np.float64]]:
     """Where on a trajectory a first objective of `fidelity` lies: shares `(N,)` of its `(N, 2)` points, sum 1.
 

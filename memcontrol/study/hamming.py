@@ -16,7 +16,6 @@ from scipy.spatial.distance import cdist
 from scipy.special import ndtr
 
 Floats = NDArray[np.float64]
-Places = NDArray[np.intp]
 DECAY = 4.0
 """The Hamming kernel has fallen to exp(-DECAY) where two masks differ in every place."""
 USUAL = (0.6, 0.2, 0.1)
@@ -124,18 +123,6 @@ class Process:
         explained = solve_triangular(self.root, mixed.T, lower=True)
         spread = self.variances[:-1] @ own - (explained**2).sum(axis=0)
         return mixed @ self.solved, np.sqrt(np.maximum(spread, 1e-10))
-
-
-def front_places(points: Floats) -> Places:
-    """Places of the rows of `(N, M)` points, M at most 2, that no row dominates, by the first column; equal rows once.
-
-    Of one objective that is the least row.
-    """
-    second = points[:, -1]
-    order = np.lexsort((second, points[:, 0]))
-    ordered = second[order] if points.shape[1] > 1 else np.arange(len(points), dtype=np.float64)
-    kept: Places = order[np.append(True, ordered[1:] < np.minimum.accumulate(ordered)[:-1])]
-    return kept
 
 
 def below(bound: Floats, mean: Floats, spread: Floats) -> Floats:

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
+from memcontrol.study.front import front_places
 from memcontrol.study.hamming import (
     USUAL,
     Floats,
-    Places,
     Process,
     expected_improvement,
-    front_places,
     kernels,
     likeliest,
     own_kernels,
@@ -29,7 +29,7 @@ Hints = Callable[[Rows], Floats]
 """`(N, M)` numbers of about zero mean and unit variance that may say something of rows' values."""
 
 
-def best_and_random(values: Floats, most: int, rng: np.random.Generator) -> Places:
+def best_and_random(values: Floats, most: int, rng: np.random.Generator) -> NDArray[np.intp]:
     """At most so many places of `(N, M)` values to be minimised: half of one front after another, the rest random."""
     left, best = np.arange(len(values)), np.arange(0)
     if len(values) <= most:
@@ -112,7 +112,7 @@ class Model:
         return replace(self, rows=np.concatenate([self.rows, rows]), values=np.concatenate([self.values, said]))
 
     @cached_property
-    def front(self) -> Places:
+    def front(self) -> NDArray[np.intp]:
         """Places of the given rows that no other dominates by the means."""
         return front_places(self.means)
 

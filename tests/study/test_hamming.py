@@ -5,7 +5,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from memcontrol.study.front import front_positions, hypervolume
+from memcontrol.study.front import front_places, front_positions, hypervolume
 from memcontrol.study.hamming import (
     DECAY,
     USUAL,
@@ -13,7 +13,6 @@ from memcontrol.study.hamming import (
     below,
     cost,
     expected_improvement,
-    front_places,
     kernels,
     likeliest,
     own_kernels,

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from memcontrol.groups import ParameterGroup
 from memcontrol.study.candidate import Candidate, CandidateSpace, RateGrid
-from memcontrol.study.front import hypervolume
-from memcontrol.study.hamming import front_places
+from memcontrol.study.front import front_places, hypervolume
 
 Floats = NDArray[np.float64]
 TABLE = Path(__file__).parent.parent / "mask_table"

@@ -9,7 +9,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from problems import Problem
 
 from memcontrol.study.candidate import Candidate, CandidateSpace
-from memcontrol.study.hamming import Floats, Process, front_places, kernels, likeliest
+from memcontrol.study.front import front_places
+from memcontrol.study.hamming import Floats, Process, kernels, likeliest
 from memcontrol.study.hamming_places import CandidateRows, Rows
 from memcontrol.study.hamming_proposals import Known, proposed
 from memcontrol.study.proposals import Proposer
