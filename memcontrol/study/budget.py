@@ -108,9 +108,9 @@ class BudgetStudy(SharedStudy[Hashable]):
 
     def _seen_before(self, trial: optuna.Trial, trials: Sequence[FrozenTrial]) -> bool:
         """Whether another trial is for the same; then this one, enqueued by hand, is ended."""
-        own = trials[trial.number]
+        own = self.known_work_of(trials[trial.number])
         for other in trials:
-            same = other.number != own.number and self.work_of(other) == self.work_of(own)
+            same = other.number != trial.number and self.known_work_of(other) == own
             if same and other.state != TrialState.WAITING and not was_interrupted(other):
                 error = f"trial {other.number} is for the same candidate"
                 self._end(trial.number, {"error": error}, None, TrialState.FAIL)

@@ -10,6 +10,7 @@ import copy
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -129,6 +130,10 @@ class Proposer:
 
         A group that has alternatives has a level instead of a switch, and a strength the index of its value.
         """
+        return dict(self._distributions)
+
+    @cached_property
+    def _distributions(self) -> dict[str, BaseDistribution]:
         levels: dict[str, BaseDistribution] = {
             group.name: IntDistribution(0, self.space.highest(group))
             if group.alternatives

@@ -82,7 +82,7 @@ class SharedStudy(Generic[Work]):
         self.folder, self.elsewhere = folder, elsewhere
         self.database = database or StudyDatabase(folder, execution or Execution())
         self.execution, self.lock = self.database.execution, self.database.lock
-        self._recovered_at = -math.inf
+        self._recovered_at, self._works = -math.inf, dict[int, Work]()
 
         def joined() -> optuna.Study:
             with self.lock:
@@ -131,6 +131,12 @@ class SharedStudy(Generic[Work]):
         """What a trial is for, the same for one that is tried again; None where that cannot be told."""
         raise NotImplementedError
 
+    def known_work_of(self, trial: FrozenTrial) -> Work | None:
+        """The same for a trial of this study, worked out once: what a trial is for never changes."""
+        if trial.number not in self._works and (work := self.work_of(trial)) is not None:
+            self._works[trial.number] = work
+        return self._works.get(trial.number)
+
     def latest(self, trials: Sequence[FrozenTrial] | None = None) -> dict[Work, FrozenTrial]:
         """What became of each piece of work: where it completed or was pruned, that, else its last trial.
 
@@ -139,7 +145,7 @@ class SharedStudy(Generic[Work]):
         """
         found: dict[Work, FrozenTrial] = {}
         for trial in self.trials() if trials is None else trials:
-            work = self.work_of(trial)
+            work = self.known_work_of(trial)
             counted = (TrialState.COMPLETE, TrialState.PRUNED)
             if work is not None and not (work in found and found[work].state in counted):
                 found[work] = trial

@@ -198,6 +198,7 @@ def proposals(proposer: Proposer, known: Sequence[FrozenTrial]) -> float:
 
 def storage(ledger: Ledger) -> float:
     """CPU seconds of claiming a trial and recording its scores, less the proposal, by the random sampler."""
+    ledger.trials()  # what a worker that joins a study reads once, and `joining` measures
     spent = 0.0
     for _ in range(REPEATS):
         began = time.process_time()
@@ -210,12 +211,24 @@ def storage(ledger: Ledger) -> float:
     return spent / REPEATS - proposals(ledger.proposer, known)
 
 
+def joining(ledger: Ledger) -> float:
+    """CPU seconds of a new worker's first look at the study, which reads every trial."""
+    joined = Ledger(ledger.folder, ledger.proposer, identity={}, budget=ledger.budget)
+    began = time.process_time()
+    joined.trials()
+    return time.process_time() - began
+
+
+STORAGE = {"joining": joining, "storage": storage}
+
+
 def study(options: argparse.Namespace, lines: Lines) -> None:
     directions = ("minimize", "minimize")
     for groups in options.groups:
         space = candidate_space(groups)
         counts = [count for count in options.trials if count <= 0.6 * space.size]
-        cells = [(count, what) for count in counts for what in (*options.samplers, "storage")]
+        measures = (*options.samplers, *STORAGE)
+        cells = [(count, what) for count in counts for what in measures]
         if all(lines.find({"part": "study", "groups": groups, "at": n, "what": what}) for n, what in cells):
             continue
         proposers = {name: Proposer(space, name, directions, 0) for name in (*options.samplers, "random")}
@@ -227,11 +240,14 @@ def study(options: argparse.Namespace, lines: Lines) -> None:
             for count in counts:
                 ledger.study.add_trials(known[filled:count])
                 filled = count
-                for what in (*options.samplers, "storage"):
+                for what in measures:
                     key = {"part": "study", "groups": groups, "at": count, "what": what}
                     line = lines.find(key)
                     if line is None and what not in slow:
-                        seconds = storage(ledger) if what == "storage" else proposals(proposers[what], known[:count])
+                        if what in STORAGE:
+                            seconds = STORAGE[what](ledger)
+                        else:
+                            seconds = proposals(proposers[what], known[:count])
                         line = lines.add(key, {"cpu_s": seconds})
                     if line is not None and line["cpu_s"] > TOO_LONG_S:
                         slow.add(what)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from measure import HERE, SAMPLERS, Lines
+from measure import HERE, SAMPLERS, STORAGE, Lines
 
 from memcontrol.config import RunConfig
 from memcontrol.study.proposals import chosen_sampler
@@ -45,7 +45,7 @@ def shares(lines: list[Line], trial: float) -> list[Line]:
     for groups, at in sorted({key[:2] for key in found}):
         chosen = chosen_sampler("auto", budget=at, groups=groups, objectives=2)
         row: Line = {"groups": groups, "trials": at, "auto": chosen}
-        row |= {what: found.get((groups, at, what)) for what in (*SAMPLERS, "storage")}
+        row |= {what: found.get((groups, at, what)) for what in (*SAMPLERS, *STORAGE)}
         taken = [row.get(chosen), row["storage"]]
         row["share"] = None if None in taken else sum(taken) / (trial + sum(taken))
         rows.append(row)
@@ -88,9 +88,10 @@ def main() -> None:
     study = shares(lines, trial)
     cells = [[row[name] if row[name] is not None else "" for name in ("groups", "trials")] for row in study]
     for cell, row in zip(cells, study, strict=True):
-        cell += ["" if row[what] is None else f"{row[what]:.2f}" for what in (*SAMPLERS, "storage")]
+        cell += ["" if row[what] is None else f"{row[what]:.2f}" for what in (*SAMPLERS, *STORAGE)]
         cell += [row["auto"], "" if row["share"] is None else f"{row['share']:.1%}"]
-    table(["groups", "trials", *(f"{name}, s" for name in SAMPLERS), "storage, s", "auto", "its share"], cells)
+    seconds = [f"{name}, s" for name in (*SAMPLERS, *STORAGE)]
+    table(["groups", "trials", *seconds, "auto", "its share"], cells)
     above = [row for row in study if row["share"] is not None and row["share"] >= LARGEST_SHARE]
     print(f"\n{len(above)} of {len(study)} at or above {LARGEST_SHARE:.0%} of a trial of {trial:.1f} s")
     results = {"trial_s": trial, "lines": lines, "study": study}
