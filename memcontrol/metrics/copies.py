@@ -67,7 +67,8 @@ def member_ratios(near: Neighbourhood, members: Members, k: int) -> Float64:
     """The same under a membership of a pool, `(P,)`, from Euclidean neighbours in the pool."""
     count = int(members.sum())
     if k >= count and near.positions.shape[1] == len(members):  # the mean is of all members, whatever their order
-        nearest, total = Matches.of(near, members).distances, near.by_position @ members.astype(np.float64)
+        ours = near.by_position[members]
+        nearest, total = ours.min(axis=0), ours.sum(axis=0)
         return np.divide(nearest * count, total, out=np.ones_like(total), where=total > 0)
     inside = np.take(members, near.positions)
     inside &= np.cumsum(inside, axis=1, dtype=np.int32) <= k

@@ -139,7 +139,8 @@ class Evidence:
             compared = self.sides.compare(self.generated, members)
             differences = compared.differences
             found["copy_gap"] = float(differences.mean())
-            found["copy_tail"] = float(np.quantile(differences, 0.95))
+            if "copy_tail" in self.names:
+                found["copy_tail"] = float(np.quantile(differences, 0.95))
             if "closer_share" in self.names:
                 found["closer_share"] = float(compared.closer.mean())
         if self.names & (BY_MATCHES | BY_HONEST_MATCHES):
@@ -155,11 +156,11 @@ class Evidence:
 
     def _against_honest(self, ours: Matches, theirs: Matches, members: Members) -> dict[str, float]:
         copied = ours.distances < copy_threshold(theirs.distances)
-        found = {
-            "nn_ratio_share": float((ours.ratios < np.quantile(theirs.ratios, 0.05)).mean()),
-            "copied_share": float(copied.mean()),
-            "copied_training_share": len(np.unique(ours.positions[copied])) / int(members.sum()),
-        }
+        found = {"copied_share": float(copied.mean())}
+        if "nn_ratio_share" in self.names:
+            found["nn_ratio_share"] = float((ours.ratios < np.quantile(theirs.ratios, 0.05)).mean())
+        if "copied_training_share" in self.names:
+            found["copied_training_share"] = len(np.unique(ours.positions[copied])) / int(members.sum())
         if "c_t" in self.names:
             found["c_t"] = self.cells.statistic(ours.distances, theirs.distances)
         return found

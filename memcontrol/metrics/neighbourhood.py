@@ -76,16 +76,25 @@ class Neighbourhood:
         return np.ascontiguousarray(self.positions[:, :GLANCE])
 
     @cached_property
+    def tied(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Flat places of neighbours with others at the same distance behind them, and of the last of those."""
+        width = self.positions.shape[1]
+        if self.ends is None:
+            return np.array([], dtype=np.intp), np.array([], dtype=np.intp)
+        rows, columns = np.nonzero(self.ends != np.arange(width))
+        return rows * width + columns, rows * width + self.ends[rows, columns]
+
+    @cached_property
     def steps(self) -> Float64:
         """`(N, K - 1)`, from each distance to the next."""
         return np.diff(self.distances)
 
     @cached_property
     def by_position(self) -> Float64:
-        """`(N, P)`, the distances in the pool's order, where K is the whole pool."""
+        """`(P, N)`, the distances in the pool's order, where K is the whole pool."""
         ordered = np.empty_like(self.distances)
         np.put_along_axis(ordered, self.positions, self.distances, axis=1)
-        return ordered
+        return np.ascontiguousarray(ordered.T)
 
 
 @dataclass(frozen=True)
@@ -232,10 +241,9 @@ class Sides:
         """How near each query's training and held-out side are, under one membership of the pool, `(P,)`."""
         seen_training = np.take(members.astype(np.int64), near.positions)
         np.cumsum(seen_training, axis=1, out=seen_training)
-        if near.ends is not None:  # all at one distance are met at once
-            seen_training = np.take_along_axis(seen_training, near.ends, axis=1)
-            seen_heldout = near.ends + 1 - seen_training
-        else:
-            seen_heldout = np.arange(1, seen_training.shape[1] + 1) - seen_training
+        seen_heldout = np.arange(1, seen_training.shape[1] + 1) - seen_training
+        tied, last = near.tied
+        for seen in (seen_training, seen_heldout):  # all at one distance are met at once
+            seen.ravel()[tied] = seen.ravel()[last]
         training, heldout = np.take(self.training, seen_training), np.take(self.heldout, seen_heldout)
         return Compared(training, heldout, near.steps)
