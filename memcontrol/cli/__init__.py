@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from memcontrol.cli import audit, compare, confirm, doctor, finetune, masks, report, schema, search, status, transfer
+from memcontrol.study.placement import keep_freed_memory
 
 app = typer.Typer(
     name="memcontrol",
@@ -35,6 +36,7 @@ def main_options(
     """Every command: memcontrol COMMAND --help."""
     # One thread a process: more are slower on shared cores. An explicit setting is kept.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    keep_freed_memory()
     # Image processors warn about torchvision, which nothing here uses.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+ALLOCATOR_SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+ALLOCATOR_OPTIONS = ((-3, 2**25), (-1, 2**31 - 1))
+"""glibc's M_MMAP_THRESHOLD and M_TRIM_THRESHOLD at their largest, in bytes."""
 
 
 def worker_devices(count: int | None) -> list[str]:
@@ -24,8 +29,25 @@ def take_device(device: str) -> None:
 
     if device == "cpu":
         torch.set_num_threads(1)
+        keep_freed_memory()
     else:
         torch.cuda.set_device(device)  # accelerate takes the current device
+
+
+def keep_freed_memory() -> bool:
+    """Have the C library keep what is freed for what is allocated next, instead of giving it back to the system.
+
+    On a CPU each step of a training frees its activations and allocates them again; asking the system for them takes
+    some of a step's time, and keeping them takes no more memory at the peak (`experiments/benchmarks/profile`). A
+    setting of the user's in the environment is left alone.
+
+    Returns:
+        whether that was done: glibc alone has it.
+    """
+    allocator = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if allocator is None or any(name in os.environ for name in ALLOCATOR_SETTINGS):
+        return False
+    return all(allocator(option, limit) == 1 for option, limit in ALLOCATOR_OPTIONS)
 
 
 def usable_cores() -> int:
