@@ -68,8 +68,9 @@ def member_ratios(near: Neighbourhood, members: Members, k: int) -> Float64:
     count = int(members.sum())
     if k >= count and near.positions.shape[1] == len(members):  # the mean is of all members, whatever their order
         ours = near.by_position[members]
-        nearest, total = ours.min(axis=0), ours.sum(axis=0)
-        return np.divide(nearest * count, total, out=np.ones_like(total), where=total > 0)
+        total: Float64 = ours.sum(axis=0)
+        ratios: Float64 = np.divide(ours.min(axis=0) * count, total, out=np.ones_like(total), where=total > 0)
+        return ratios
     inside = np.take(members, near.positions)
     inside &= np.cumsum(inside, axis=1, dtype=np.int32) <= k
     return _first_to_mean(near.distances, inside)

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import optuna
-import torch
 import yaml
 from optuna.trial import FrozenTrial
 
@@ -29,6 +28,7 @@ from memcontrol.run import RunFolder
 from memcontrol.score import Score
 from memcontrol.study.candidate import Candidate, CandidateSpace, RateGrid
 from memcontrol.study.ledger import Ledger
+from memcontrol.study.placement import take_device
 from memcontrol.study.proposals import Proposer
 from memcontrol.study.trial import Laboratory
 
@@ -267,7 +267,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=RunConfig().tuning.steps)
     parser.add_argument("--out", type=Path, default=HERE / "runs.jsonl")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    take_device("cpu")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for part in options.parts:
         PARTS[part](options, Lines(options.out, {"steps": options.steps} if part == "trial" else {}))

@@ -15,7 +15,6 @@ from typing import Any
 
 import faiss
 import optuna
-import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
@@ -36,6 +35,7 @@ from memcontrol.score import Attacker, Scorer, families
 from memcontrol.study import worker as working
 from memcontrol.study.events import Event, Finished
 from memcontrol.study.ledger import Ledger
+from memcontrol.study.placement import take_device
 from memcontrol.study.trial import Laboratory
 from memcontrol.study.worker import Worker
 
@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--label", default="", help="what stands in the lines, such as a commit")
     parser.add_argument("--out", type=Path, default=HERE / "runs.jsonl")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    take_device("cpu")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     laboratory = Laboratory(configuration(options), cache=Cache(default_cache_folder()), device="cpu")
     laboratory.scorer(laboratory.scorer.real.fidelity)  # features of real images, which all trials of a run share

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from disk import Disk
 from loop import GUIDANCE, ReferenceLoop
 from switches import Switches
@@ -27,6 +26,7 @@ from memcontrol.cache import Cache, default_cache_folder
 from memcontrol.config import RunConfig
 from memcontrol.groups import ParameterGroup
 from memcontrol.score import Score
+from memcontrol.study.placement import take_device
 from memcontrol.study.trial import Laboratory
 
 HERE = Path(__file__).parent
@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE)
     options = parser.parse_args()
     options.variants = options.variants or ((REFERENCE, OURS) if options.ranks else VARIANTS)
-    torch.set_num_threads(1)
+    take_device("cpu")
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / ("ranks.jsonl" if options.ranks else "times.jsonl")
     known = lines(file)
