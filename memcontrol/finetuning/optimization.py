@@ -137,8 +137,7 @@ class Optimization:
             group["lr"] = rate
         for part in self.parts:
             part.hold()
-        for tensor in self.tensors:
-            tensor.grad = None
+            part.gradient.zero_()
 
     def end(self, done: Done, before: BeforeStep | None, after: AfterStep | None) -> None:
         """Change the tensors by their gradients, unless no sample counted."""
@@ -147,8 +146,6 @@ class Optimization:
             return
         if before is not None:
             before(self.parameters)
-        for part in self.parts:
-            part.gather()
         self.accelerator.clip_grad_norm_(self.joined, self.config.clip)
         self.prepared.step()
         if after is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -48,6 +49,17 @@ def keep_freed_memory() -> bool:
     if allocator is None or any(name in os.environ for name in ALLOCATOR_SETTINGS):
         return False
     return all(allocator(option, limit) == 1 for option, limit in ALLOCATOR_OPTIONS)
+
+
+@contextmanager
+def loaded_for_good() -> Iterator[None]:
+    """Inside, the garbage collector passes over all that was there before, through which it else looks every trial."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def usable_cores() -> int:

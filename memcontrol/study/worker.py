@@ -22,7 +22,7 @@ from memcontrol.study.heartbeat import Heartbeat
 from memcontrol.study.kept_training import KeptTraining
 from memcontrol.study.ledger import Ledger, TrialWork, open_ledger
 from memcontrol.study.pictures import beside_training
-from memcontrol.study.placement import take_device
+from memcontrol.study.placement import loaded_for_good, take_device
 from memcontrol.study.reference_study import ReferenceWork
 from memcontrol.study.references import reference_names, score_reference
 from memcontrol.study.rungs import Record
@@ -85,6 +85,10 @@ class Worker:
 
     def run(self) -> None:
         """Score references, then trials, until none is left or another worker could still free one."""
+        with loaded_for_good():
+            self._work()
+
+    def _work(self) -> None:
         names = reference_names(self.laboratory)
         while True:
             if (reference := self.ledger.claim_reference(names)) is not None:

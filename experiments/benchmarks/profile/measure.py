@@ -48,7 +48,6 @@ PARTS = (
     (TrainingBatches, "at", "batches"),
     (AcceleratedOptimizer, "step", "AdamW"),
     (FlatTensors, "hold", "AdamW"),
-    (FlatTensors, "gather", "AdamW"),
     (Accelerator, "clip_grad_norm_", "clipping"),
     (EMAModel, "step", "running average"),
     (sampling, "solver", "scheduler"),
