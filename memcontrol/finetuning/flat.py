@@ -13,13 +13,11 @@ ALIGNED = 64
 class FlatTensors:
     """Parameters of one data type and device, their values side by side in one parameter.
 
-    The model goes on with its own parameter objects, whose data and gradients are views from `hold` until `release`: a
-    backward pass adds to the joined gradient.
+    The model goes on with its own parameter objects, whose data are views from `hold` until `release`.
 
     Attributes:
         parameters: the model's own.
-        joined: `(N,)` their values one after another.
-        gradient: `(N,)` its gradient.
+        joined: `(N,)` their values one after another; its gradient is there always.
     """
 
     def __init__(self, parameters: Sequence[torch.nn.Parameter]) -> None:
@@ -28,9 +26,9 @@ class FlatTensors:
         step = max(1, ALIGNED // first.element_size())
         sizes = [-(-parameter.numel() // step) * step for parameter in self.parameters]
         self.joined = torch.nn.Parameter(torch.zeros(sum(sizes), dtype=first.dtype, device=first.device))
-        self.gradient = self.joined.grad = torch.zeros_like(self.joined)
+        self.joined.grad = torch.zeros_like(self.joined)
         self._values = list(self.views(self.joined.data))
-        self._gradients = list(self.views(self.gradient))
+        self._gradients = list(self.views(self.joined.grad))
         self.hold()
 
     def views(self, joined: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -46,22 +44,29 @@ class FlatTensors:
 
     @torch.no_grad()
     def hold(self) -> None:
-        """Have the model's parameters and gradients be views, the values as they are; again where others took them."""
-        for parameter, value, gradient in zip(self.parameters, self._values, self._gradients, strict=True):
+        """Have the model's parameters be views, their values as they are; again where others took them since."""
+        for parameter, value in zip(self.parameters, self._values, strict=True):
             if parameter.data_ptr() != value.data_ptr():
                 value.copy_(parameter)
                 parameter.data = value
-            if parameter.grad is not gradient:
-                parameter.grad = gradient
+
+    @torch.no_grad()
+    def gather(self) -> None:
+        """Bring the parameters' gradients into the joined one's; zero where there is none."""
+        pairs = list(zip(self._gradients, (parameter.grad for parameter in self.parameters), strict=True))
+        for own, gradient in pairs:
+            if gradient is None:
+                own.zero_()
+        found = [(own, gradient) for own, gradient in pairs if gradient is not None]
+        if found:
+            torch._foreach_copy_([own for own, _ in found], [gradient for _, gradient in found])
 
     @torch.no_grad()
     def release(self) -> None:
-        """Give the parameters memory of their own again, but those that others took since, and no gradient."""
-        for parameter, value, gradient in zip(self.parameters, self._values, self._gradients, strict=True):
+        """Give the parameters memory of their own again, but those that others took since."""
+        for parameter, value in zip(self.parameters, self._values, strict=True):
             if parameter.data_ptr() == value.data_ptr():
                 parameter.data = value.clone()
-            if parameter.grad is gradient:
-                parameter.grad = None
 
 
 def flat(parameters: Sequence[torch.nn.Parameter]) -> tuple[FlatTensors, ...]:

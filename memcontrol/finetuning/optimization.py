@@ -137,7 +137,8 @@ class Optimization:
             group["lr"] = rate
         for part in self.parts:
             part.hold()
-            part.gradient.zero_()
+        for tensor in self.tensors:
+            tensor.grad = None
 
     def end(self, done: Done, before: BeforeStep | None, after: AfterStep | None) -> None:
         """Change the tensors by their gradients, unless no sample counted."""
@@ -146,6 +147,8 @@ class Optimization:
             return
         if before is not None:
             before(self.parameters)
+        for part in self.parts:
+            part.gather()
         self.accelerator.clip_grad_norm_(self.joined, self.config.clip)
         self.prepared.step()
         if after is not None:

@@ -16,17 +16,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from memcontrol.errors import MemControlError, TooFewImages, nearest_names
+from memcontrol.errors import MemControlError, nearest_names
 from memcontrol.measures import COPYING, Better
-from memcontrol.metrics.evidence import Evidence, Images
+from memcontrol.metrics.copying_reference import CopyingReference, Images, check_enough
+from memcontrol.metrics.evidence import Evidence
 from memcontrol.metrics.neighbourhood import Features
-from memcontrol.metrics.rows import check_finite
 
 BETTER: Mapping[str, Better] = {name: measure.better for name, measure in COPYING.items()}
 """The measures, and which direction is less copied."""
 
 SHARES = frozenset(name for name in BETTER if name.endswith("_share")) | {"authpct"}
-CALIBRATION_LIMIT = 512
 
 
 @dataclass(frozen=True)
@@ -108,25 +107,37 @@ def measure_copying(
         et al. 2020 (arXiv 2004.05675); authpct: Alaa et al. 2022 (arXiv 2102.08921); memorized_share: IET-AGC
         (arXiv 2407.15328).
     """
+    reference = CopyingReference(training, heldout, calibration, calibration_mirrored)
+    return copying_against(reference, generated, rng=rng, permutations=permutations, mirrored=mirrored, names=names)
+
+
+def copying_against(
+    reference: CopyingReference,
+    generated: Features,
+    *,
+    rng: np.random.Generator,
+    permutations: int = 200,
+    mirrored: Features | None = None,
+    names: Collection[str] | None = None,
+) -> dict[str, Copying]:
+    """The same against real images of which much is known already; what honest ones say is then worked out once.
+
+    Args:
+        reference: it knows most where `rng` draws the memberships that it drew before; with features of mirrored
+            images where `mirrored` is given.
+        generated, rng, permutations, mirrored, names: as for `measure_copying`.
+    Raises:
+        TooFewImages, MemControlError: as for `measure_copying`.
+    """
     wanted = _wanted(names, permutations)
-    if (mirrored is None) != (calibration_mirrored is None):
+    if (mirrored is None) != (reference.honest.mirrored is None):
         raise MemControlError("mirrored images were given for one of generated and calibration: give both, or neither")
-    _check({"generated": generated, "training": training, "held-out": heldout, "calibration": calibration})
-    honest = calibration[:CALIBRATION_LIMIT]
-    honest_mirrored = None if calibration_mirrored is None else calibration_mirrored[:CALIBRATION_LIMIT]
-    pool = np.concatenate([training, heldout])
-    members = np.arange(len(pool)) < len(training)
-    memberships = [rng.permutation(members) for _ in range(permutations)]
+    check_enough(generated, "generated", 1)
+    memberships = [rng.permutation(reference.members) for _ in range(permutations)]
     full = Evidence.gather(
-        Images(generated, mirrored, "generated"),
-        Images(honest, honest_mirrored, "calibration"),
-        pool,
-        members,
-        names=wanted,
-        memberships=permutations + 1,
-        rng=rng,
+        Images(generated, mirrored, "generated"), reference, names=wanted, memberships=permutations + 1, rng=rng
     )
-    measured, near = full.statistics(members), full.shallow()
+    measured, near = full.statistics(reference.members), full.shallow()
     shuffled = [near.statistics(shuffle) for shuffle in memberships]
     return {name: _against_null(name, measured[name], [drawn[name] for drawn in shuffled]) for name in wanted}
 
@@ -151,11 +162,3 @@ def _wanted(names: Collection[str] | None, permutations: int) -> tuple[str, ...]
     if permutations < 1:
         raise MemControlError(f"{permutations} permutations were asked for: a null band needs 1 or more, 200 are usual")
     return tuple(name for name in BETTER if names is None or name in names)
-
-
-def _check(sets: Mapping[str, Features]) -> None:
-    for name, rows in sets.items():
-        least = 2 if name == "training" else 1
-        if len(rows) < least:
-            raise TooFewImages(f"copying needs {least} {name} images or more, got {len(rows)}: give more images")
-        check_finite(rows, name)

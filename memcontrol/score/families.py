@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memcontrol.measures import COPYING, MEASURES, VARIANTS, Family
-from memcontrol.metrics.copying import measure_copying
+from memcontrol.metrics.copying import copying_against
 from memcontrol.metrics.frechet import LeadingComponents, frechet_interval
 from memcontrol.metrics.full_frechet import ReferenceGaussian, extrapolated_frechet, full_frechet_interval
 from memcontrol.metrics.informed import calibrated_informed_distance, informed_distance, training_distances
@@ -145,18 +145,12 @@ def _alignment(asked: Question) -> dict[str, Score]:
 
 
 def _copying(asked: Question) -> dict[str, Score]:
-    compared = VARIANTS[asked.ending]
-    training, heldout, calibration = (asked.real.of(part, asked.encoder) for part in compared.parts)
-    flipped = compared.mirrored
-    found = measure_copying(
+    found = copying_against(
+        asked.real.copying(asked.encoder, asked.ending),
         asked.features,
-        training,
-        heldout,
-        calibration,
         rng=asked.rng(),
         permutations=asked.permutations,
-        mirrored=asked.generated.of(asked.encoder, flipped=True) if flipped else None,
-        calibration_mirrored=asked.real.of(compared.calibration, asked.encoder, flipped=True) if flipped else None,
+        mirrored=asked.generated.of(asked.encoder, flipped=True) if VARIANTS[asked.ending].mirrored else None,
         names=asked.measures,
     )
     count = len(asked.generated)

@@ -13,6 +13,8 @@ from memcontrol.data.images import Pixels
 from memcontrol.encoders import AlignedEncoder, Encoder, Features
 from memcontrol.errors import MemControlError
 from memcontrol.fingerprint import fingerprint
+from memcontrol.measures import VARIANTS
+from memcontrol.metrics.copying_reference import CopyingReference
 from memcontrol.score.real import RealImages
 
 
@@ -47,6 +49,7 @@ class RealFeatures:
     ) -> None:
         self.real, self.encoders, self._cache, self._identity = real, encoders, cache, identity
         self._known: dict[tuple[str, str, bool], Features] = {}
+        self._copying: dict[tuple[str, str], CopyingReference] = {}
 
     def of(self, part: str, encoder: str, *, flipped: bool = False) -> Features:
         """`(N, D)` features of a part, or of its mirror images."""
@@ -55,6 +58,15 @@ class RealFeatures:
             images: Pixels = getattr(self.real, part)
             self._known[key] = self._computed(mirrored(images) if flipped else images, self.encoders[encoder])
         return self._known[key]
+
+    def copying(self, encoder: str, ending: str) -> CopyingReference:
+        """What copying measures of an ending compare with, and what is known of it by now."""
+        if (encoder, ending) not in self._copying:
+            compared = VARIANTS[ending]
+            training, heldout, calibration = (self.of(part, encoder) for part in compared.parts)
+            flipped = self.of(compared.calibration, encoder, flipped=True) if compared.mirrored else None
+            self._copying[encoder, ending] = CopyingReference(training, heldout, calibration, flipped)
+        return self._copying[encoder, ending]
 
     def statistic(
         self, name: str, part: str, encoder: str, compute: Callable[[Features], NDArray[np.float64]]

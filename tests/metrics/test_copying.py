@@ -11,8 +11,9 @@ from scipy.stats import mannwhitneyu, norm
 from memcontrol.data.brain import draw_slices
 from memcontrol.encoders import PixelEncoder
 from memcontrol.errors import MemControlError, TooFewImages
-from memcontrol.metrics.copying import BETTER, measure_copying
-from memcontrol.metrics.evidence import Evidence, Images, Lengths
+from memcontrol.metrics.copying import BETTER, copying_against, measure_copying
+from memcontrol.metrics.copying_reference import CopyingReference, Images, Lengths
+from memcontrol.metrics.evidence import Evidence
 from memcontrol.metrics.neighbourhood import Neighbourhood, Sides, survival
 
 RARE = {"copied_share", "copied_training_share", "memorized_share"}
@@ -110,14 +111,15 @@ def test_survival_is_a_ratio_of_binomials(population: int, size: int) -> None:
 
 def test_the_depth_of_permutations_neglects_nothing(features: NDArray[np.float32]) -> None:
     generated, training, heldout, honest = features[:60], features[60:90], features[90:600], features[600:700]
-    pool, members = np.concatenate([training, heldout]), np.arange(540) < 30
-    rng = np.random.default_rng(0)
-    images = Images(generated, None, "generated"), Images(honest, None, "calibration")
-    near = Evidence.gather(*images, pool, members, names=BETTER, memberships=9, rng=rng).shallow()
-    assert near.sides.depth == near.generated.distances.shape[1] < len(pool) * 0.75
+    reference, everything = (CopyingReference(training, heldout, honest) for _ in range(2))
+    pool, members, rng = reference.pool, reference.members, np.random.default_rng(0)
+    images = Images(generated, None, "generated")
+    near = Evidence.gather(images, reference, names=BETTER, memberships=9, rng=rng).shallow()
+    assert reference.sides.depth == near.generated.distances.shape[1] < len(pool) * 0.75
     whole = [Neighbourhood.search(queries, pool, len(pool)) for queries in (generated, honest)]
     lengths = [Neighbourhood.search(rows, pool, len(pool), distance="euclidean") for rows in (generated, honest)]
-    deep = replace(near, generated=whole[0], honest=whole[1], lengths=Lengths(*lengths, k=30, depth=len(pool)))
+    everything.near_shallow, everything.lengths_shallow = whole[1], Lengths(lengths[1], k=30, depth=len(pool))
+    deep = replace(near, reference=everything, generated=whole[0], lengths=Lengths(lengths[0], k=30, depth=len(pool)))
     for _ in range(5):
         members = rng.permutation(members)
         assert near.statistics(members) == pytest.approx(deep.statistics(members), abs=1e-7)
@@ -334,3 +336,13 @@ def test_what_cannot_be_measured_is_refused(features: NDArray[np.float32]) -> No
         measure_copying(*sets, rng=rng, names=["copygap"])
     with pytest.raises(MemControlError, match="0 permutations"):
         measure_copying(*sets, rng=rng, permutations=0)
+
+
+def test_a_reference_that_was_used_before_says_the_same(features: NDArray[np.float32]) -> None:
+    generated, *real = split(features, np.random.default_rng(4))
+    reference, others = CopyingReference(*real), features[:90]
+    copying_against(reference, others, rng=np.random.default_rng(0), permutations=9)
+    again = copying_against(reference, generated, rng=np.random.default_rng(0), permutations=9)
+    assert again == measure_copying(generated, *real, rng=np.random.default_rng(0), permutations=9)
+    assert len(reference._bars) == 10
+    assert copying_against(reference, generated, rng=np.random.default_rng(1), permutations=9) != again
