@@ -1,11 +1,13 @@
-"""What is freed stays with a worker: the system is not asked for it again at every step."""
+"""What is freed stays with a worker, and what is loaded is not looked through again at every trial."""
 
+import gc
 import subprocess
 import sys
+import weakref
 
 import pytest
 
-from memcontrol.study.placement import ALLOCATOR_SETTINGS, keep_freed_memory
+from memcontrol.study.placement import ALLOCATOR_SETTINGS, keep_freed_memory, loaded_for_good
 
 PAGES = 16 * 2**20 // 4096
 AGAIN_AND_AGAIN = """
@@ -45,3 +47,20 @@ def test_a_setting_of_the_users_is_left_alone(monkeypatch):
 def test_where_the_c_library_has_no_such_settings_nothing_happens(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     assert not keep_freed_memory()
+
+
+class Ring:
+    """Something that only the garbage collector frees."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_what_is_loaded_is_passed_over_and_what_comes_later_is_still_freed():
+    gc.unfreeze()
+    with loaded_for_good():
+        assert gc.get_freeze_count() > 1000
+        later = weakref.ref(Ring())
+        gc.collect()
+        assert later() is None
+    assert gc.get_freeze_count() == 0
