@@ -28,6 +28,7 @@ class FlatTensors:
         self.joined = torch.nn.Parameter(torch.zeros(sum(sizes), dtype=first.dtype, device=first.device))
         self.joined.grad = torch.zeros_like(self.joined)
         self._values = list(self.views(self.joined.data))
+        self._addresses = [value.data_ptr() for value in self._values]
         self._gradients = list(self.views(self.joined.grad))
         self.hold()
 
@@ -45,27 +46,29 @@ class FlatTensors:
     @torch.no_grad()
     def hold(self) -> None:
         """Have the model's parameters be views, their values as they are; again where others took them since."""
-        for parameter, value in zip(self.parameters, self._values, strict=True):
-            if parameter.data_ptr() != value.data_ptr():
+        for parameter, value, address in zip(self.parameters, self._values, self._addresses, strict=True):
+            if parameter.data_ptr() != address:
                 value.copy_(parameter)
                 parameter.data = value
 
     @torch.no_grad()
     def gather(self) -> None:
         """Bring the parameters' gradients into the joined one's; zero where there is none."""
-        pairs = list(zip(self._gradients, (parameter.grad for parameter in self.parameters), strict=True))
-        for own, gradient in pairs:
-            if gradient is None:
-                own.zero_()
-        found = [(own, gradient) for own, gradient in pairs if gradient is not None]
-        if found:
-            torch._foreach_copy_([own for own, _ in found], [gradient for _, gradient in found])
+        views, gradients = self._gradients, [parameter.grad for parameter in self.parameters]
+        missing = [place for place, gradient in enumerate(gradients) if gradient is None]
+        for place in missing:
+            views[place].zero_()
+        if missing:
+            there = [place for place, gradient in enumerate(gradients) if gradient is not None]
+            views, gradients = [views[place] for place in there], [gradients[place] for place in there]
+        if gradients:
+            torch._foreach_copy_(views, gradients)
 
     @torch.no_grad()
     def release(self) -> None:
         """Give the parameters memory of their own again, but those that others took since."""
-        for parameter, value in zip(self.parameters, self._values, strict=True):
-            if parameter.data_ptr() == value.data_ptr():
+        for parameter, value, address in zip(self.parameters, self._values, self._addresses, strict=True):
+            if parameter.data_ptr() == address:
                 parameter.data = value.clone()
 
 

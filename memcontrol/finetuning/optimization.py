@@ -150,7 +150,8 @@ class Optimization:
         for part in self.parts:
             part.gather()
         self.accelerator.clip_grad_norm_(self.joined, self.config.clip)
-        self.prepared.step()
+        # Accelerate's optimizer looks for packages on the disk at each step, which only a loss scaler is worth.
+        (self.optimizer if self.accelerator.scaler is None else self.prepared).step()
         if after is not None:
             after(self.parameters, done.rate)
         if self.average is not None:

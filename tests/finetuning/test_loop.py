@@ -22,6 +22,7 @@ from memcontrol.finetuning import (
     noise_target,
     training_batches,
 )
+from memcontrol.finetuning import batches as batches_module
 from memcontrol.groups import ParameterGroup
 from memcontrol.methods import tuned
 from memcontrol.pipeline import LatentMoments, TextEmbeddings
@@ -194,6 +195,16 @@ def test_without_text_a_batch_is_the_same_but_for_it():
         assert same_but_text.text is None
         assert same_but_text.conditioning == ()
         assert same(batch, replace(same_but_text, text=batch.text))
+
+
+def test_the_first_batches_are_kept_for_the_next_training_up_to_a_bound(monkeypatch):
+    made = synthetic()
+    monkeypatch.setattr(batches_module, "MEMO_BYTES", 2 * made.at(0).nbytes)
+    assert made.at(0) is made.at(0)
+    assert made.at(1) is made.at(1)
+    assert made.at(2) is not made.at(2)
+    assert same(made.at(2), made.at(2))
+    assert not same(replace(made, seed=1).at(0), made.at(0))
 
 
 # Training

@@ -15,8 +15,8 @@ from typing import Any
 
 import faiss
 import optuna
+import torch
 from accelerate import Accelerator
-from accelerate.optimizer import AcceleratedOptimizer
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
 from diffusers.training_utils import EMAModel
 from efficientnet_lite_pytorch import EfficientNet
@@ -46,7 +46,7 @@ PARTS = (
     (AutoencoderKL, "decode", "decoder"),
     (EfficientNet, "extract_features", "EfficientNet"),
     (TrainingBatches, "at", "batches"),
-    (AcceleratedOptimizer, "step", "AdamW"),
+    (torch.optim.AdamW, "step", "AdamW"),
     (FlatTensors, "hold", "AdamW"),
     (FlatTensors, "gather", "AdamW"),
     (Accelerator, "clip_grad_norm_", "clipping"),
