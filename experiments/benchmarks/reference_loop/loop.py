@@ -26,6 +26,7 @@ from memcontrol.config import RunConfig
 from memcontrol.data.images import Pixels
 from memcontrol.encoders import load_encoder
 from memcontrol.finetuning import learning_rate_factor
+from memcontrol.finetuning.flat import flat
 from memcontrol.groups import ParameterGroup
 from memcontrol.methods import Resources, tuned
 from memcontrol.methods.decompositions import prepared
@@ -155,8 +156,15 @@ class ReferenceLoop:
 
     def _tune(self, loaded: Loaded, parameters: list[Any], rate: float, seed: int) -> EMAModel | None:
         config, unet, averaged = self.config.tuning, loaded.pipeline.unet, self.switches.averaged
+        parts = flat(parameters) if self.switches.optimizer else ()
+        optimised = [part.joined for part in parts] or parameters
         optimizer = torch.optim.AdamW(
-            parameters, lr=rate, betas=config.betas, eps=config.epsilon, weight_decay=config.weight_decay, fused=True
+            optimised,
+            lr=rate,
+            betas=config.betas,
+            eps=config.epsilon,
+            weight_decay=config.weight_decay,
+            fused=True if parts else None,
         )
         average = None
         if averaged:
@@ -177,13 +185,18 @@ class ReferenceLoop:
             velocity = scheduler.config["prediction_type"] == "v_prediction"
             target = scheduler.get_velocity(clean, noise, timesteps) if velocity else noise
             loss = mse_loss(predicted, target)
-            optimizer.zero_grad()
+            for parameter in parameters:
+                parameter.grad = None
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, config.clip)
+            for part in parts:
+                part.gather()
+            torch.nn.utils.clip_grad_norm_(optimised, config.clip)
             optimizer.step()
             loss.item()
             if average is not None:
                 average.step(parameters)
+        for part in parts:
+            part.release()
         return average
 
     def _latents(self, loaded: Loaded, positions: Any, generator: torch.Generator) -> torch.Tensor:

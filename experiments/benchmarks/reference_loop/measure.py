@@ -3,21 +3,26 @@
     python experiments/benchmarks/reference_loop/measure.py --repetitions 3
     python experiments/benchmarks/reference_loop/measure.py --ranks
 
-Each repetition of the first runs in one process and starts every other time with the last variant. Each trial is one
-JSON line of times.jsonl or ranks.jsonl; lines that are there are not computed again. `summarise.py` makes the tables.
+Each mask of each repetition of the first runs in two processes, one that leaves memory to the C library, as the
+authors' code does, and one that keeps what is freed, as a search's workers do; every other repetition has processes and
+variants in reverse order. Each trial is one JSON line of times.jsonl or ranks.jsonl; lines that are there are not
+computed again. `summarise.py` makes the tables.
 """
 
 import argparse
 import json
+import multiprocessing
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from disk import Disk
 from loop import GUIDANCE, ReferenceLoop
 from switches import Switches
@@ -43,7 +48,8 @@ ONE_BY_ONE = {
 LOOPS = {REFERENCE: Switches(), **ONE_BY_ONE, EVERYTHING: Switches.everything()}
 VARIANTS = (REFERENCE, *ONE_BY_ONE, EVERYTHING, OURS, GUIDED)
 TIMED = (("stage-kinds", "all"), ("stage-kinds", "attention"), ("stage-kinds", "norms"), ("svdiff", "all"))
-RANKED = 20
+RANKED, RANKED_BITS = 20, 14
+"""Masks of `stage-kinds`, and its groups."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,11 @@ class Job:
     @property
     def key(self) -> tuple[object, ...]:
         return self.repetition, self.space, self.mask, self.variant, self.seed
+
+    @property
+    def process(self) -> tuple[int, str, str, bool]:
+        """Jobs with the same run in one process; the last says whether that keeps freed memory."""
+        return self.repetition, self.space, self.mask, self.variant not in LOOPS or LOOPS[self.variant].freed
 
 
 class Bench:
@@ -131,13 +142,13 @@ def timed_jobs(options: argparse.Namespace) -> Iterator[Job]:
     for repetition in range(options.first, options.first + options.repetitions):
         for space, mask in TIMED:
             chosen = [name for name in options.variants if space == "svdiff" or name not in SPECTRAL]
-            for variant in chosen[:: 1 if repetition % 2 == 0 else -1]:
-                yield Job(repetition, space, mask, variant, 0)
+            jobs = sorted((Job(repetition, space, mask, name, 0) for name in chosen), key=lambda job: job.process)
+            yield from jobs[:: 1 if repetition % 2 == 0 else -1]
 
 
-def ranked_jobs(options: argparse.Namespace, bits: int) -> Iterator[Job]:
+def ranked_jobs(options: argparse.Namespace) -> Iterator[Job]:
     """Random masks, their number of groups uniform, under two seeds."""
-    rng = np.random.default_rng(605)
+    rng, bits = np.random.default_rng(605), RANKED_BITS
     masks = [rng.permutation(np.arange(bits) < rng.integers(1, bits + 1)).astype(int) for _ in range(RANKED)]
     for mask in masks[: options.masks]:
         for seed in (0, 1):
@@ -158,6 +169,32 @@ def warm_up(bench: Bench, options: argparse.Namespace) -> None:
         first.run(Job(0, "stage-kinds", "norms", variant, 0))
 
 
+def run(options: argparse.Namespace, jobs: Sequence[Job], *, keep_freed: bool) -> None:
+    """Run jobs in this process, and append their lines."""
+    if keep_freed:
+        take_device("cpu")
+    else:
+        torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder, options.file.open("a") as stream:
+        bench = Bench(options, Path(folder))
+        warm_up(bench, options)
+        for job in jobs:
+            stream.write(json.dumps(bench.run(job)) + "\n")
+            stream.flush()
+
+
+def run_apart(options: argparse.Namespace, jobs: Sequence[Job]) -> None:
+    """Run jobs in a new process each time that they need one."""
+    for (*_, keep_freed), own in groupby(jobs, key=lambda job: job.process):
+        child = multiprocessing.get_context("spawn").Process(
+            target=run, args=(options, list(own)), kwargs={"keep_freed": keep_freed}
+        )
+        child.start()
+        child.join()
+        if child.exitcode:
+            raise SystemExit(child.exitcode)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ranks", action="store_true", help="compare scores over random masks instead of times")
@@ -170,20 +207,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE)
     options = parser.parse_args()
     options.variants = options.variants or ((REFERENCE, OURS) if options.ranks else VARIANTS)
-    take_device("cpu")
     options.out.mkdir(parents=True, exist_ok=True)
-    file = options.out / ("ranks.jsonl" if options.ranks else "times.jsonl")
-    known = lines(file)
-    file.write_text("".join(json.dumps(line) + "\n" for line in known))
+    options.file = options.out / ("ranks.jsonl" if options.ranks else "times.jsonl")
+    known = lines(options.file)
+    options.file.write_text("".join(json.dumps(line) + "\n" for line in known))
     keys = {(line["steps"], line["images"], *Job(**{f.name: line[f.name] for f in fields(Job)}).key) for line in known}
-    with tempfile.TemporaryDirectory() as folder, file.open("a") as stream:
-        bench = Bench(options, Path(folder))
-        bits = len(bench.laboratory("stage-kinds", 0, 1.0).candidates.groups)
-        warm_up(bench, options)
-        for job in ranked_jobs(options, bits) if options.ranks else timed_jobs(options):
-            if (options.steps, options.images, *job.key) not in keys:
-                stream.write(json.dumps(bench.run(job)) + "\n")
-                stream.flush()
+    jobs = ranked_jobs(options) if options.ranks else timed_jobs(options)
+    missing = [job for job in jobs if (options.steps, options.images, *job.key) not in keys]
+    if options.ranks:
+        run(options, missing, keep_freed=True)
+    else:
+        run_apart(options, missing)
 
 
 if __name__ == "__main__":

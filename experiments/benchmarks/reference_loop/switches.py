@@ -18,6 +18,8 @@ class Switches:
         decomposed: decompositions are made once.
         factored: weights are not rebuilt: shifts act through the factors, and are folded in for sampling.
         averaged: the learning rate rises and decays, and images are sampled from a running average.
+        optimizer: AdamW is the fused one, over all tensors side by side in one, instead of PyTorch's default.
+        freed: the process keeps freed memory. It is set for a whole process, before anything is loaded.
     """
 
     kept: bool = False
@@ -30,6 +32,8 @@ class Switches:
     decomposed: bool = False
     factored: bool = False
     averaged: bool = False
+    optimizer: bool = False
+    freed: bool = False
 
     @classmethod
     def everything(cls) -> "Switches":
