@@ -1,7 +1,8 @@
-"""A Gaussian process for masks with linear, pairwise and Hamming kernels, and what a candidate is expected to add.
+"""A Gaussian process for masks with four kernels, and what a candidate is expected to add.
 
-Linear and pairwise terms hold what groups add on their own and two at a time, the Hamming kernel the rest. Their
-variances and the noise are those that make the seen values most likely. Values are to be minimised, and standardised.
+Linear and pairwise terms hold what groups add on their own and two at a time, a kernel of sizes what the number of
+trained parameters says, and the Hamming kernel the rest. Their variances and the noise are those that make the seen
+values most likely. Values are to be minimised, and standardised.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from scipy.special import ndtr
 Floats = NDArray[np.float64]
 DECAY = 4.0
 """The Hamming kernel has fallen to exp(-DECAY) where two masks differ in every place."""
-USUAL = (0.6, 0.2, 0.1)
-"""Variances of the linear, pairwise and Hamming kernels, as expected before anything is seen."""
+WIDTH = 0.3
+"""The kernel of sizes has fallen to exp(-1/2) where they are so far apart."""
+USUAL = (0.6, 0.2, 0.1, 0.3)
+"""Variances of the linear, pairwise, Hamming and size kernels, as expected before anything is seen."""
 NOISE = 0.1
 """The same of the noise."""
 LOG_SPREAD = 1.5
@@ -45,8 +48,14 @@ def kernels(first: Floats, second: Floats) -> Floats:
     return np.stack([products / count, pairs, np.exp(-DECAY * distance / (2 * count))])
 
 
+def size_kernel(first: Floats, second: Floats) -> Floats:
+    """`(N, M)`: near 1 where `(N,)` and `(M,)` sizes are alike."""
+    found: Floats = np.exp(-0.5 * ((first[:, None] - second) / WIDTH) ** 2)
+    return found
+
+
 def own_kernels(places: Floats) -> Floats:
-    """`(3, N)` the same kernels of each row with itself."""
+    """`(3, N)` the linear, pairwise and Hamming kernels of each row with itself; that of its size is 1."""
     squares, count = (places**2).sum(axis=1), max(1, places.shape[1])
     pairs = (squares**2 - (places**4).sum(axis=1)) / max(1, count * (count - 1))
     return np.stack([squares / count, pairs, np.ones(len(places))])
@@ -72,8 +81,12 @@ def cost(logs: Floats, parts: Floats, values: Floats, usual: Floats) -> tuple[fl
     return value, 0.5 * variances * slopes + outside / LOG_SPREAD
 
 
-def likeliest(parts: Floats, values: Floats, usual: tuple[float, ...] = USUAL) -> Floats:
-    """`(K + 1,)` the most likely variances of `(K, N, N)` kernels, and of the noise, given `(N,)` values."""
+def likeliest(parts: Floats, values: Floats, usual: tuple[float, ...]) -> Floats:
+    """`(K + 1,)` the most likely variances of `(K, N, N)` kernels, and of the noise, given `(N,)` values.
+
+    Args:
+        usual: of each kernel, as expected before anything is seen.
+    """
     start = np.log((*usual, NOISE))
     bounds = [LOG_BOUNDS] * len(start)
     found = minimize(cost, start, args=(parts, values, start), jac=True, method="L-BFGS-B", bounds=bounds)

@@ -18,6 +18,7 @@ from memcontrol.study.hamming import (
     kernels,
     likeliest,
     own_kernels,
+    size_kernel,
 )
 from memcontrol.study.hamming_places import CandidateRows, Rows
 
@@ -78,6 +79,10 @@ class Model:
         return self.space.places(self.rows)
 
     @cached_property
+    def _sizes(self) -> Floats:
+        return self.space.sizes(self.rows)
+
+    @cached_property
     def processes(self) -> tuple[Process, ...]:
         """Of each objective."""
         given = zip(self.variances, self.between(self.rows), self.values.T, strict=True)
@@ -91,14 +96,15 @@ class Model:
 
     def between(self, rows: Rows) -> list[Floats]:
         """For each objective the `(K, R, N)` kernels of rows with the given ones."""
-        plain = kernels(self.space.places(rows), self._places)
+        sizes = size_kernel(self.space.sizes(rows), self._sizes)
+        plain = np.concatenate([kernels(self.space.places(rows), self._places), sizes[None]])
         if self.hints is None:
             return [plain] * self.values.shape[1]
         pairs = zip(self.hints(rows).T, self.hints(self.rows).T, strict=True)
         return [np.concatenate([plain, np.outer(one, other)[None]]) for one, other in pairs]
 
     def _own(self, rows: Rows) -> list[Floats]:
-        plain = own_kernels(self.space.places(rows))
+        plain = np.concatenate([own_kernels(self.space.places(rows)), np.ones((1, len(rows)))])
         if self.hints is None:
             return [plain] * self.values.shape[1]
         return [np.concatenate([plain, hint[None] ** 2]) for hint in self.hints(rows).T]
@@ -116,11 +122,16 @@ class Model:
         """Places of the given rows that no other dominates by the means."""
         return front_places(self.means)
 
+    def predicted(self, rows: Rows) -> tuple[Floats, Floats]:
+        """Means and standard deviations of rows, `(R, M)` each, without noise, in the scale of the values."""
+        pairs = zip(self.processes, self.between(rows), self._own(rows), strict=True)
+        found = [process.at(between, own) for process, between, own in pairs]
+        mean, spread = (np.stack(part, axis=1) for part in zip(*found, strict=True))
+        return mean, spread
+
     def gains(self, rows: Rows) -> Floats:
         """`(R,)` by how much each row is expected to improve the means' front."""
-        pairs = zip(self.processes, self.between(rows), self._own(rows), strict=True)
-        predicted = [process.at(between, own) for process, between, own in pairs]
-        mean, spread = (np.stack(part, axis=1) for part in zip(*predicted, strict=True))
+        mean, spread = self.predicted(rows)
         reference = self.means.max(axis=0) + 0.1 * np.ptp(self.means, axis=0) + 1e-9
         return expected_improvement(mean, spread, self.means[self.front], reference)
 

@@ -146,6 +146,27 @@ class CandidateRows:
         first, second = (self.single[rng.integers(len(self.single), size=most)] for _ in range(2))
         return self.changed(starts, steps + first + second * rng.integers(2, size=(most, 1)))
 
+    @cached_property
+    def _numel(self) -> tuple[NDArray[np.int64], ...]:
+        """For each group how many numbers train at each of its levels."""
+        levels = [range(1, self.space.highest(group) + 1) for group in self.space.groups]
+        pairs = zip(self.space.groups, levels, strict=True)
+        return tuple(np.array([0, *(group.at(level).numel for level in own)]) for group, own in pairs)
+
+    def sizes(self, rows: Rows) -> Floats:
+        """`(N,)` logarithms of how many numbers rows train: 0 for the smallest group alone, 1 for the most of all.
+
+        Rows that train nothing count as the smallest.
+        """
+        always = sum(group.numel for group in self.space.always)
+        least = max(1, always + min((int(own[1:].min()) for own in self._numel), default=0))
+        most = max(least, always + sum(int(own.max()) for own in self._numel))
+        found = np.full(len(rows), always, dtype=np.float64)
+        for own, column in zip(self._numel, rows.T, strict=False):
+            found += own[column]
+        span = math.log(most / least)
+        return np.log(np.maximum(found, least) / least) / (span or 1.0)
+
     def places(self, rows: Rows) -> Floats:
         """`(N, D)` in -1 to 1, where a Gaussian process sees rows.
 

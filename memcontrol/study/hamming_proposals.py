@@ -44,17 +44,29 @@ class Known:
 def proposed(space: CandidateSpace, known: Known, rng: np.random.Generator, hints: Hints | None = None) -> Candidate:
     """An unseen candidate of a space that has one.
 
+    One that trains nothing is not learned from, since training anything at all makes a difference that no group's own
+    effect explains (`experiments/benchmarks/samplers`), and it is proposed last: every search has it as a reference.
+
     Candidates that are running are believed to become what the processes say, so that what they would add is not
     looked for again.
     """
     rows = CandidateRows(space)
-    seen = {row.tobytes() for row in rows.rows(known.seen)}
-    finite = np.flatnonzero(np.isfinite(known.values).all(axis=1))
+    passed = set(known.seen)
+    if (nothing := _nothing(space)) is not None and len(passed | {nothing}) < space.size:
+        passed.add(nothing)
+    seen = {row.tobytes() for row in rows.rows(passed)}
+    trained = np.array([candidate != nothing for candidate in known.done], dtype=bool)
+    finite = np.flatnonzero(np.isfinite(known.values).all(axis=1) & trained)
     if len(finite) < FIRST:
         return rows.candidate(_random(rows, seen, rng))
     kept = finite[best_and_random(known.values[finite], LEARNED, rng)]
     model = Model.fitted(rows, rows.rows([known.done[i] for i in kept]), known.values[kept], rng, hints)
     return rows.candidate(_best(model.believing(rows.rows(known.running)), seen, rng))
+
+
+def _nothing(space: CandidateSpace) -> Candidate | None:
+    """The candidate that trains nothing, where a space has one."""
+    return None if space.always else space.candidate([0] * len(space.groups), space.rates.first)
 
 
 def _random(rows: CandidateRows, seen: Set[bytes], rng: np.random.Generator) -> Rows:

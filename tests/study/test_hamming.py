@@ -9,6 +9,7 @@ from memcontrol.study.front import front_places, front_positions, hypervolume
 from memcontrol.study.hamming import (
     DECAY,
     USUAL,
+    WIDTH,
     Process,
     below,
     cost,
@@ -16,6 +17,7 @@ from memcontrol.study.hamming import (
     kernels,
     likeliest,
     own_kernels,
+    size_kernel,
 )
 
 FRONT = np.array([[-1.0, 0.8], [-0.2, 0.1], [0.5, -0.9]])
@@ -54,10 +56,17 @@ def test_a_mask_has_all_kernels_one_with_itself_and_one_group_is_enough():
     assert np.isfinite(kernels(places(3, bits=1), places(3, bits=1))).all()
 
 
+def test_the_kernel_of_sizes_is_one_where_they_are_equal_and_falls_with_their_difference():
+    sizes = np.array([0.0, 0.3, 1.0])
+    found = size_kernel(sizes, sizes[:2])
+    np.testing.assert_allclose(found[:2], [[1, np.exp(-0.045 / WIDTH**2)], [np.exp(-0.045 / WIDTH**2), 1]])
+    assert found[2, 0] < found[2, 1] < 1
+
+
 def test_the_likelihood_has_the_slope_of_its_finite_differences():
     rows, rng = places(others=1), np.random.default_rng(3)
     parts, values = kernels(rows, rows), rng.normal(size=len(rows))
-    usual, logs = np.log((*USUAL, 0.1)), rng.normal(size=4)
+    usual, logs = np.log((*USUAL[:3], 0.1)), rng.normal(size=4)
     _, slope = cost(logs, parts, values, usual)
     steps = 1e-5 * np.eye(4)
     found = [(cost(logs + s, parts, values, usual)[0] - cost(logs - s, parts, values, usual)[0]) / 2e-5 for s in steps]
@@ -76,16 +85,16 @@ def test_the_likelihood_is_that_of_a_normal_density():
 def test_the_likeliest_variances_tell_linear_values_from_noise():
     rows, rng = places(60, bits=6), np.random.default_rng(0)
     parts = kernels(rows, rows)
-    linear, _, _, noise = likeliest(parts, rows @ rng.normal(size=6) / 2)
+    linear, _, _, noise = likeliest(parts, rows @ rng.normal(size=6) / 2, USUAL[:3])
     assert linear > 20 * noise
-    linear, _, _, noise = likeliest(parts, rng.normal(size=60))
+    linear, _, _, noise = likeliest(parts, rng.normal(size=60), USUAL[:3])
     assert noise > linear
 
 
 def test_values_that_are_all_equal_leave_a_process():
     rows = places()
     parts = kernels(rows, rows)
-    process = Process.given(likeliest(parts, np.zeros(12)), parts, np.zeros(12))
+    process = Process.given(likeliest(parts, np.zeros(12), USUAL[:3]), parts, np.zeros(12))
     mean, spread = process.at(kernels(places(3, seed=5), rows), own_kernels(places(3, seed=5)))
     np.testing.assert_array_equal(mean, 0)
     assert (spread > 0).all()

@@ -126,3 +126,22 @@ def test_settings_of_a_group_differ_from_one_another_as_much_as_a_switch():
     distances = np.abs(places[:, None] - places).sum(axis=-1)
     np.testing.assert_allclose(distances[1:, 1:], 2 - 2 * np.eye(3))
     assert (distances[0, 1:] >= 2).all()
+
+
+def test_sizes_are_logarithms_of_what_trains_between_the_smallest_group_and_everything():
+    groups = tuple(ParameterGroup(name, "full", (name,), numel) for name, numel in (("a", 10), ("b", 90), ("c", 900)))
+    rows = CandidateRows(CandidateSpace(groups, (), RateGrid.between(1e-3, 1e-3), 7))
+    chosen = np.array([[0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0]])
+    np.testing.assert_allclose(rows.sizes(chosen), [0, 0, 0.5, 1], atol=1e-12)
+    always = CandidateRows(replace(rows.space, always=(ParameterGroup("z", "full", ("z",), 90),)))
+    expected = np.log(np.array([100, 100, 190, 1090]) / 100) / np.log(10.9)
+    np.testing.assert_allclose(always.sizes(chosen), expected)
+
+
+def test_a_groups_size_is_that_of_its_setting():
+    large = ParameterGroup("a", "lora", ("a.weight",), 160)
+    group = replace(large, numel=10, alternatives=(replace(large, numel=40), large))
+    rows = CandidateRows(CandidateSpace((group,), (), RateGrid.between(1e-3, 1e-3), 7))
+    np.testing.assert_allclose(rows.sizes(np.array([[0, 0], [1, 0], [2, 0], [3, 0]])), [0, 0, 0.5, 1])
+    alone = CandidateRows(CandidateSpace((replace(group, alternatives=()),), (), RateGrid.between(1e-3, 1e-3), 7))
+    np.testing.assert_array_equal(alone.sizes(np.array([[0, 0], [1, 0]])), 0)

@@ -1,5 +1,7 @@
 """Proposals find what a planted landscape hides, learn from the best of long histories, and know hints and rows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,38 @@ def test_values_that_are_not_finite_are_left_out():
     found = proposed(space, Known(done, broken, [], done), np.random.default_rng(1))
     assert found == proposed(space, Known(done[3:], values[3:], [], done), np.random.default_rng(1))
     assert found not in done
+
+
+def test_what_trains_nothing_is_not_learned_from_and_comes_last():
+    """However far off the untuned model is, what is proposed next is what would have been without it."""
+    space, weights = space_of(8), weights_of(8)
+    rows = CandidateRows(space)
+    drawn = rows.unseen(rows.random(40, np.random.default_rng(0)), set())
+    drawn = drawn[drawn[:, :8].any(axis=1)][: FIRST + 4]
+    done, values = [rows.candidate(row) for row in drawn], scored(drawn, weights)
+    nothing = space.candidate([0] * 8, space.rates.first)
+    untuned = Known([nothing, *done], np.vstack([[50.0, 20.0], values]), [], [nothing, *done])
+    for number in range(20):
+        rng = (np.random.default_rng(number) for _ in range(2))
+        without = proposed(space, Known(done, values, [], done), next(rng))
+        assert without == proposed(space, untuned, next(rng)) != nothing
+
+
+def test_sizes_tell_what_groups_alone_do_not():
+    """Values fall with the logarithm of what trains, where the groups' sizes span decades."""
+    groups = tuple(ParameterGroup(f"g{i}", "full", (f"g{i}",), 4**i) for i in range(8))
+    rows, rng = CandidateRows(CandidateSpace(groups, (), RateGrid.between(1e-3, 1e-3), 5)), np.random.default_rng(0)
+    every = rows.every()[1:]
+    order, sizes = rng.permutation(len(every)), rows.sizes(every)
+    values, shown, hidden = np.stack([-sizes, np.exp(sizes)], axis=1), order[:40], order[40:]
+    model = Model.fitted(rows, every[shown], values[shown], rng)
+    blind = replace(model, variances=tuple(own * (1, 1, 1, 1e-9, 1) for own in model.variances))
+    for place, column in enumerate(values[hidden].T):
+        found = [
+            np.corrcoef(one.processes[place].mean(one.between(every[hidden])[place]), column)[0, 1]
+            for one in (model, blind)
+        ]
+        assert found[0] > max(0.94, found[1] + 0.04)
 
 
 def test_of_a_large_space_whose_neighbourhood_was_seen_something_is_left():

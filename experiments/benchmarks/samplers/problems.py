@@ -70,12 +70,12 @@ def front(points: Floats) -> Floats:
 
 
 @cache
-def enumerated(names: tuple[str, ...], rates: RateGrid) -> tuple[CandidateSpace, tuple[Candidate, ...]]:
-    """A space of equal groups, and all of its candidates."""
-    groups = tuple(ParameterGroup(name, "full", (name,), 1) for name in names)
+def enumerated(sizes: tuple[tuple[str, int], ...], rates: RateGrid) -> tuple[CandidateSpace, tuple[Candidate, ...]]:
+    """A space of groups of so many numbers by name, and all of its candidates."""
+    groups = tuple(ParameterGroup(name, "full", (name,), numel) for name, numel in sizes)
     space = CandidateSpace(groups=groups, always=(), rates=rates, steps=1)
     indices = range(rates.first, rates.last + 1)
-    made = (space.candidate(levels, index) for levels in product((0, 1), repeat=len(names)) for index in indices)
+    made = (space.candidate(levels, index) for levels in product((0, 1), repeat=len(sizes)) for index in indices)
     return space, tuple(dict.fromkeys(made))
 
 
@@ -97,8 +97,8 @@ class Synthetic:
 
     def draw(self, seed: int) -> Problem:
         """One problem: every bit lowers fd and raises copy_gap by its own amounts, up to interactions."""
-        names = tuple(f"{('down', 'mid', 'up')[i % 3]}.kind{i // 3}" for i in range(self.bits))
-        space, candidates = enumerated(names, self.rates)
+        sizes = tuple((f"{('down', 'mid', 'up')[i % 3]}.kind{i // 3}", 1) for i in range(self.bits))
+        space, candidates = enumerated(sizes, self.rates)
         rng = np.random.default_rng([701, seed])
         bits = np.array([candidate.levels for candidate in candidates], dtype=np.float64)
         own, other = (rng.gamma(1.0, size=self.bits) for _ in range(2))
@@ -150,8 +150,8 @@ def table_problem(repetition: int, folder: Path = TABLE) -> Problem:
     mean over all seeds.
     """
     facts = json.loads((folder / "table.json").read_text())
-    names = tuple(group["name"] for group in facts["groups"])
-    space, candidates = enumerated(names, FIXED)
+    sizes = tuple((group["name"], group["numel"]) for group in facts["groups"])
+    space, candidates = enumerated(sizes, FIXED)
     seeds, places = facts["seeds"], {candidate.mask: place for place, candidate in enumerate(candidates)}
     values = np.full((len(seeds), len(candidates), 2), np.nan)
     for file in sorted(folder.glob("masks-*.csv")):

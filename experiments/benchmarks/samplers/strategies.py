@@ -10,7 +10,7 @@ from problems import Problem
 
 from memcontrol.study.candidate import Candidate, CandidateSpace
 from memcontrol.study.front import front_places
-from memcontrol.study.hamming import Floats, Process, kernels, likeliest
+from memcontrol.study.hamming import USUAL, Floats, Process, kernels, likeliest
 from memcontrol.study.hamming_places import CandidateRows, Rows
 from memcontrol.study.hamming_proposals import Known, proposed
 from memcontrol.study.proposals import Proposer
@@ -190,7 +190,7 @@ def predicted(places: Floats, chosen: Sequence[int], values: Floats) -> Floats:
     """`(N,)` standardised predictions at `(N, D)` places from the values at some of them."""
     at = places[chosen]
     parts, target = kernels(at, at), (values - values.mean()) / values.std()
-    found = Process.given(likeliest(parts, target), parts, target).mean(kernels(places, at))
+    found = Process.given(likeliest(parts, target, USUAL[: len(parts)]), parts, target).mean(kernels(places, at))
     return (found - found.mean()) / found.std()
 
 
