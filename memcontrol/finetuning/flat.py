@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import compress
+from operator import not_
 
 import torch
 
@@ -54,13 +56,13 @@ class FlatTensors:
     @torch.no_grad()
     def gather(self) -> None:
         """Bring the parameters' gradients into the joined one's; zero where there is none."""
-        views, gradients = self._gradients, [parameter.grad for parameter in self.parameters]
-        missing = [place for place, gradient in enumerate(gradients) if gradient is None]
-        for place in missing:
-            views[place].zero_()
-        if missing:
-            there = [place for place, gradient in enumerate(gradients) if gradient is not None]
-            views, gradients = [views[place] for place in there], [gradients[place] for place in there]
+        views = self._gradients
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        if len(gradients) < len(views):
+            there = [parameter.grad is not None for parameter in self.parameters]
+            for view in compress(views, map(not_, there)):
+                view.zero_()
+            views = list(compress(views, there))
         if gradients:
             torch._foreach_copy_(views, gradients)
 
