@@ -18,13 +18,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from memcontrol.run import RunFolder, check_content, read_object
 from memcontrol.run_documents import ReferenceFile
-from memcontrol.score import direction, is_fidelity, minimised
+from memcontrol.score import direction, is_fidelity
 from memcontrol.study.budget import BUDGET, SEARCH, BudgetStudy, all_params
 from memcontrol.study.candidate import Candidate
 from memcontrol.study.execution import Execution
 from memcontrol.study.proposals import Proposer, chosen_sampler
 from memcontrol.study.reference_study import ReferenceStudy, ReferenceWork, references_of
-from memcontrol.study.rungs import CHECKPOINTS, RUNGS, Floats, Judgement, Record, at_rung, records, undominated
+from memcontrol.study.rungs import CHECKPOINTS, RUNGS, Floats, Judgement, Record, at_rung, may_stand, records
 from memcontrol.study.shared import lost_before, was_interrupted
 from memcontrol.study.storage import quiet
 from memcontrol.study.trial import Evaluation, Laboratory, Reached
@@ -126,7 +126,7 @@ class Ledger(BudgetStudy):
         return None if super().work_of(trial) is None else self.proposer.candidate(all_params(trial))
 
     def judge(self, work: TrialWork, reached: Reached) -> tuple[Record, bool]:
-        """Keep what a trial scored at a rung, with whether it goes on; and whether no other dominates it there.
+        """Keep what a trial scored at a rung, with whether it goes on; and whether it may stand on the front as it is.
 
         A known baseline always goes on. Others are all whose scores at this rung are there, interrupted ones left out:
         their candidates come again.
@@ -134,9 +134,10 @@ class Ledger(BudgetStudy):
         return self.database.patiently(lambda: self._judged(work, reached))
 
     def _judged(self, work: TrialWork, reached: Reached) -> tuple[Record, bool]:
-        own = list(reached.evaluation.scores.values())
+        names, own = list(reached.evaluation.scores), list(reached.evaluation.scores.values())
         with self.lock:
-            others = self._at((reached.rung.share, reached.rung.images), but=work.number)
+            heard = [trial for trial in self.trials() if trial.number != work.number and not was_interrupted(trial)]
+            others = self._at((reached.rung.share, reached.rung.images), heard)
             spared = work.candidate in self.proposer.space.baselines()
             record = Record(
                 share=reached.rung.share,
@@ -144,18 +145,37 @@ class Ledger(BudgetStudy):
                 steps=reached.evaluation.steps,
                 of=reached.of,
                 values=tuple(score.value for score in own),
-                goes_on=spared or self.judgement.goes_on(own, others),
+                goes_on=spared or self.judgement.goes_on(own, others * self.proposer.signs),
             )
             # Where the connection broke while this was written, it is written again.
             known = [one for one in work.trial.user_attrs.get(RUNGS, []) if one["steps"] != record.steps]
             work.trial.set_user_attr(RUNGS, [*known, asdict(record)])
-        return record, undominated([minimised(score) for score in own], others)
+        return record, self._may_stand(record, names, others, heard)
 
-    def _at(self, key: tuple[float, int], *, but: int) -> Floats:
-        """`(N, M)` objectives, to be minimised, of all trials but one that reached a rung."""
-        known = [records(t.user_attrs) for t in self.trials() if t.number != but and not was_interrupted(t)]
-        signs = self.proposer.signs
-        return np.array([record.values for record in at_rung(known, key)]).reshape(-1, len(signs)) * signs
+    def _at(self, key: tuple[float, int], trials: Sequence[FrozenTrial]) -> Floats:
+        """`(N, M)` objectives of trials that reached a rung."""
+        found = at_rung((records(trial.user_attrs) for trial in trials), key)
+        return self._points([record.values for record in found])
+
+    def _points(self, values: Sequence[Sequence[float]]) -> Floats:
+        return np.array(values, dtype=np.float64).reshape(-1, len(self.proposer.directions))
+
+    def _may_stand(
+        self, record: Record, objectives: Sequence[str], others: Floats, trials: Sequence[FrozenTrial]
+    ) -> bool:
+        """Whether a checkpoint is worth all images, by what other trials scored."""
+        looks: list[tuple[Floats, Floats]] = []
+        known = [trial.values for trial in trials if trial.state == TrialState.COMPLETE]
+        for trial in trials:
+            early = {own.steps: own for own in records(trial.user_attrs)}
+            for one in trial.user_attrs.get(CHECKPOINTS, []):
+                values = [one["scores"][name]["value"] for name in objectives]
+                known.append(values)
+                at = early.get(one["steps"])
+                if at is not None and at.key == record.key:
+                    looks.append((np.array(at.values), np.array(values)))
+        own, proposer = np.array(record.values), self.proposer
+        return may_stand(own, others, looks, self._points(known), proposer.scales, proposer.signs)
 
     def keep(self, work: TrialWork, evaluation: Evaluation, of: int) -> None:
         """Keep a checkpoint of a trial that was scored as a whole one."""

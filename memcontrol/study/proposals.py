@@ -125,6 +125,11 @@ class Proposer:
         """`(M,)`: 1 for objectives that are minimised, -1 for the others."""
         return np.array([1.0 if direction == "minimize" else -1.0 for direction in self.directions])
 
+    @property
+    def scales(self) -> tuple[bool, ...]:
+        """For each objective whether what is foreseen of it is foreseen in logarithms."""
+        return self.logarithmic or (False,) * len(self.directions)
+
     def distributions(self) -> dict[str, BaseDistribution]:
         """Optuna's view of the space: a switch for each group, the learning rate's grid index, and searched strengths.
 
@@ -223,8 +228,7 @@ class Proposer:
                 continue
             last = records(trial.user_attrs)[-1]
             pairs = [(np.array(own[last.key].values), np.array(values)) for own, values in complete if last.key in own]
-            scales = self.logarithmic or (False,) * len(self.directions)
-            values = foreseen(np.array(last.values), pairs, scales)
+            values = foreseen(np.array(last.values), pairs, self.scales)
             if values is not None:
                 found.append(_completed(trial, values))
         return found

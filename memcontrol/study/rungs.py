@@ -26,6 +26,9 @@ Key = tuple[float, int]
 RUNGS = "rungs"
 """A trial's attribute: the records of the rungs that it reached, in order."""
 
+LEAST_LOOKS = 4
+"""Checkpoints that must have been scored by all images at a rung before it is foreseen what another would score."""
+
 CHECKPOINTS = "checkpoints"
 """A trial's attribute: its checkpoints that were scored by all images, each `steps`, `of` how many, and `scores`."""
 
@@ -189,6 +192,33 @@ def _along(at: float, before: Floats, after: Floats, *, log: bool) -> float:
         return float(after.mean() + at - before.mean())
     slope = float(((before - before.mean()) * (after - after.mean())).sum()) / spread
     return float(after.mean() + max(0.0, slope) * (at - before.mean()))
+
+
+def may_stand(
+    own: Floats,
+    others: Floats,
+    looks: Sequence[tuple[Floats, Floats]],
+    known: Floats,
+    logarithmic: Sequence[bool],
+    signs: Floats,
+) -> bool:
+    """Whether a checkpoint may stand on the front, as far as a rung's few images say: only then all are sampled.
+
+    At its rung nothing dominates it, and as soon as enough checkpoints there were scored by all images, nothing that
+    was so scored dominates what it is foreseen to score.
+
+    Args:
+        own: `(M,)` at the rung.
+        others: `(N, M)` of other candidates at the rung.
+        looks: of others, `(M,)` at the rung by its images and by all.
+        known: `(K, M)` of everything that was scored by all images, ends and checkpoints.
+        logarithmic: as in `foreseen`.
+        signs: `(M,)`: 1 for objectives that are minimised, -1 for the others.
+    """
+    if not undominated((own * signs).tolist(), others * signs):
+        return False
+    expected = foreseen(own, looks, logarithmic) if len(looks) >= LEAST_LOOKS else None
+    return expected is None or undominated((expected * signs).tolist(), known * signs)
 
 
 def at_rung(known: Iterable[Sequence[Record]], key: Key) -> list[Record]:

@@ -89,6 +89,18 @@ def test_what_one_worker_scores_at_a_rung_another_compares_with(folder):
     assert found == replace(record, values=(4.5, 0.55))
 
 
+def test_a_checkpoint_is_not_looked_at_where_whole_candidates_are_foreseen_to_be_better(folder):
+    """Nothing dominates it at its rung, but all images say the same of a checkpoint as few, and ends are better."""
+    book = ledger(folder, budget=12)
+    for place in range(4):
+        work = book.claim_trial()
+        assert book.judge(work, reached(5.0 - place, 0.5))[1], "nobody dominates it, and little is known"
+        book.keep(work, evaluation(5.0 - place, 0.5, 2), 8)
+        finish(book, work, 1.0, 0.5)
+    assert not book.judge(book.claim_trial(), reached(1.5, 0.5))[1]
+    assert book.judge(book.claim_trial(), reached(1.4, 0.6))[1], "no end has so large an amd"
+
+
 def test_only_scores_of_the_same_rung_are_compared(folder):
     book = baselines(ledger(folder))
     for rung in (Rung(share=0.5, images=8), Rung(share=0.25, images=16)):

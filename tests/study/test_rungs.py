@@ -13,6 +13,7 @@ from memcontrol.study.rungs import (
     foreseen,
     front_numbers,
     hopeful,
+    may_stand,
     places,
     records,
     undominated,
@@ -141,6 +142,34 @@ def test_undominated_is_what_a_front_would_take():
     for i, own in enumerate(points):
         assert undominated(own, np.delete(points, i, axis=0)) == (slow_fronts(points.tolist())[i] == 0)
     assert undominated([1.0, 2.0], np.empty((0, 2)))
+
+
+LOOKS = [(np.array([x, y]), np.array([x / 2, y])) for x, y in ((2.0, 4.0), (4.0, 3.0), (6.0, 2.0), (8.0, 1.0))]
+"""Checkpoints whose first objective halves when all images are scored; signs as below."""
+SIGNS = np.array([1.0, -1.0])
+NONE = np.empty((0, 2))
+
+
+def stands(own, *, others=NONE, looks=LOOKS, known=NONE):
+    return may_stand(np.array(own), np.array(others), looks, np.array(known), (True, False), SIGNS)
+
+
+def test_a_checkpoint_that_another_dominates_at_its_rung_is_not_looked_at():
+    assert not stands([5.0, 2.0], others=[[4.0, 3.0]])
+    assert stands([5.0, 2.0], others=[[4.0, 1.0]]), "the second objective is maximised"
+    assert not stands([5.0, 2.0], others=[[4.0, 3.0]], looks=[])
+
+
+def test_a_checkpoint_is_compared_by_what_all_images_would_say_of_it():
+    """It is foreseen at (2.5, 2): a rung of few images scores everything worse than all images do."""
+    assert stands([5.0, 2.0], known=[[3.0, 3.0]])
+    assert not stands([5.0, 2.0], known=[[2.4, 3.0]])
+    assert stands([5.0, 2.0], known=[[2.4, 1.9]])
+
+
+def test_before_enough_checkpoints_were_looked_at_only_the_rung_says():
+    assert stands([5.0, 2.0], looks=LOOKS[:3], known=[[1.0, 9.0]])
+    assert not stands([5.0, 2.0], looks=LOOKS[:4], known=[[1.0, 9.0]])
 
 
 def test_a_trial_without_rungs_has_no_records():

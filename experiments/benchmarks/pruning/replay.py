@@ -21,11 +21,12 @@ from scipy.stats import spearmanr
 
 from memcontrol.score import Score, minimised
 from memcontrol.study.front import hypervolume
-from memcontrol.study.rungs import Judgement, hopeful
+from memcontrol.study.rungs import Judgement, hopeful, may_stand
 
 FD, GAP = "fd@efficientnet-lite0", "copy_gap@pixels"
-LADDERS = ((0.125,), (0.25,), (0.5,), (0.25, 0.5), (0.125, 0.25, 0.5))
+LADDERS = ((0.125,), (0.25,), (0.5,), (0.25, 0.5), (0.25, 0.75), (0.5, 0.75), (0.25, 0.5, 0.75))
 ETAS, MARGINS = (1.5, 2.0, 3.0, 4.0), (0.0, 1.0)
+SIGNS = np.ones(2)
 Floats = NDArray[np.float64]
 
 
@@ -70,6 +71,11 @@ class Known:
         (rung,) = [rung for rung in self.lines[place]["rungs"] if rung["share"] == share]
         return point(rung["scores"][str(self.lines[place]["images"])])
 
+    def look(self, place: int, setting: Setting) -> float:
+        """CPU seconds of the images that a rung did not sample, where a checkpoint is scored by all."""
+        line = self.lines[place]
+        return float((1 - setting.images / line["images"]) * line["sampled_s"])
+
     def cost(self, place: int, setting: Setting, stopped: float | None) -> float:
         """CPU seconds of a training: its steps, its rungs, and the images of its end unless it was stopped."""
         line = self.lines[place]
@@ -79,26 +85,47 @@ class Known:
         return float(rungs + (line["tuned_s"] + line["sampled_s"] if stopped is None else tuned[stopped]))
 
 
+def scaled(points: Floats) -> Floats:
+    """`(N, 2)`: log fd, and copy_gap as it is."""
+    return np.stack([np.log(points[:, 0]), points[:, 1]], axis=1)
+
+
 def point(named: dict[str, Any]) -> Floats:
-    return np.array([np.log(named[FD]["value"]), named[GAP]["value"]])
+    """Log fd and copy_gap of one JSON object of scores."""
+    return scaled(np.array([[named[FD]["value"], named[GAP]["value"]]]))[0]
 
 
-def replayed(known: Known, setting: Setting, order: list[int]) -> dict[int, float | None]:
-    """Where each training ended: the share at which it was stopped, or None."""
+Ended = dict[int, float | None]
+
+
+def replayed(known: Known, setting: Setting, order: list[int]) -> tuple[Ended, list[tuple[int, float]]]:
+    """Where each training ended: the share at which it was stopped, or None; and the checkpoints, training and share.
+
+    As in a search, those checkpoints are scored by all images that may stand on the front by what came before.
+    """
     judgement = Judgement(setting.eta, setting.minimum, setting.margin)
     before: dict[float, list[list[float]]] = {share: [] for share in setting.ladder}
-    ended: dict[int, float | None] = {}
+    looked: dict[float, list[tuple[Floats, Floats]]] = {share: [] for share in setting.ladder}
+    ended: Ended = {}
+    whole, looks = list[Floats](), list[tuple[int, float]]()
     for place in order:
         ended[place] = None
         for share in setting.ladder:
             own = known.scores[share, setting.images][place]
-            others = np.array(before[share]).reshape(-1, 2)
+            values, others = [minimised(score) for score in own], np.array(before[share]).reshape(-1, 2)
             goes_on = known.lines[place]["baseline"] or judgement.goes_on(own, others)
-            before[share].append([minimised(score) for score in own])
+            before[share].append(values)
+            at = scaled(np.array([values]))[0]
+            if may_stand(at, scaled(others), looked[share], np.array(whole).reshape(-1, 2), (False, False), SIGNS):
+                looks.append((place, share))
+                whole.append(known.checkpoint(place, share))
+                looked[share].append((at, whole[-1]))
             if not goes_on:
                 ended[place] = share
                 break
-    return ended
+        if ended[place] is None:
+            whole.append(known.final[place])
+    return ended, looks
 
 
 def judged(known: Known, setting: Setting, rng: np.random.Generator) -> dict[str, float]:
@@ -106,21 +133,27 @@ def judged(known: Known, setting: Setting, rng: np.random.Generator) -> dict[str
     places = np.arange(len(known.lines))
     first = [i for i in places if known.lines[i]["baseline"]]
     order = [*first, *rng.permutation([i for i in places if not known.lines[i]["baseline"]]).tolist()]
-    ended = replayed(known, setting, order)
+    ended, looks = replayed(known, setting, order)
     kept = [place for place, share in ended.items() if share is None]
     spent = sum(known.cost(place, setting, share) for place, share in ended.items())
+    looked = spent + sum(known.look(place, setting) for place, _ in looks)
     plain = Setting((), 0, 1.0, 0.0, 1)
     costs = np.cumsum([known.cost(place, plain, None) for place in order])
-    afforded = order[: max(1, int(np.searchsorted(costs, spent, side="right")))]
     everything = hypervolume(known.final, known.reference)
-    reached = [(i, s) for i, end in ended.items() for s in setting.ladder if end is None or s <= end]
-    checkpoints = np.array([known.checkpoint(place, share) for place, share in reached])
+
+    def unpruned(seconds: float) -> float:
+        afforded = order[: max(1, int(np.searchsorted(costs, seconds, side="right")))]
+        return hypervolume(known.final[afforded], known.reference) / everything
+
+    checkpoints = np.array([known.checkpoint(place, share) for place, share in looks])
     more = np.vstack([known.final[kept], checkpoints])
     return {
         "hypervolume": hypervolume(known.final[kept], known.reference) / everything,
         "seconds": spent / costs[-1],
-        "unpruned for as long": hypervolume(known.final[afforded], known.reference) / everything,
+        "unpruned for as long": unpruned(spent),
         "with checkpoints": hypervolume(more, known.reference) / everything,
+        "seconds with them": looked / costs[-1],
+        "unpruned for as long as those": unpruned(looked),
         "pruned": 1 - len(kept) / len(order),
     }
 
