@@ -3,8 +3,9 @@
     python experiments/benchmarks/pruning/searches.py --rungs 0.25:64 --eta 2 --work runs/pruning
 
 For each seed the arms run one after another, each in a folder of its own; an interrupted one resumes. References are
-scored by the first arm and copied to the others. `--arms checkpoints` lets checkpoints stand on the front as well. Each
-finished arm appends a JSON line to searches.jsonl; lines that are there are not run again. `summarise.py` makes tables.
+scored by the first that runs, and copied to the others. The arm `checkpoints` lets checkpoints stand on the front as
+well. Each finished arm appends a JSON line to searches.jsonl; lines that are there are not run again, but other rungs
+are other searches. `summarise.py` makes tables.
 """
 
 import argparse
@@ -33,6 +34,18 @@ def configured(options: argparse.Namespace, seed: int, arm: str) -> RunConfig:
     return validated(content, where="searches")
 
 
+def setting(options: argparse.Namespace, arm: str) -> dict[str, Any]:
+    """What tells one pruned search from another of the same seed."""
+    if arm == "unpruned":
+        return {}
+    return {"rungs": options.rungs, "eta": options.eta, "margin": options.margin}
+
+
+def folder_of(options: argparse.Namespace, seed: int, arm: str) -> Path:
+    told = "".join(f"-{value}" for value in setting(options, arm).values())
+    return Path(options.work) / f"seed-{seed:02d}-{arm}{told}"
+
+
 def cpu_seconds() -> float:
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
@@ -40,10 +53,10 @@ def cpu_seconds() -> float:
 
 def run(options: argparse.Namespace, seed: int, arm: str) -> dict[str, Any]:
     """One arm; the seconds of every sitting are kept in its folder, so that an interruption loses none."""
-    folder = options.work / f"seed-{seed:02d}-{arm}"
-    first = options.work / f"seed-{seed:02d}-{options.arms[0]}" / "references"
-    if arm != options.arms[0] and not (folder / "references").exists():
-        shutil.copytree(first, folder / "references")
+    folder = folder_of(options, seed, arm)
+    ended = sorted(options.work.glob(f"seed-{seed:02d}-*/front.json"))
+    if ended and not (folder / "references").exists():
+        shutil.copytree(ended[0].parent / "references", folder / "references")
     folder.mkdir(parents=True, exist_ok=True)
     began, used = time.monotonic(), cpu_seconds()
     try:
@@ -54,7 +67,6 @@ def run(options: argparse.Namespace, seed: int, arm: str) -> dict[str, Any]:
             stream.write(json.dumps({"wall_s": round(wall_s, 1), "cpu_s": round(cpu_s, 1)}) + "\n")
     sittings = [json.loads(line) for line in (folder / "sittings.jsonl").read_text().splitlines()]
     totals = {name: round(sum(one[name] for one in sittings), 1) for name in ("wall_s", "cpu_s")}
-    rungs = {} if arm == "unpruned" else {"rungs": options.rungs, "eta": options.eta, "margin": options.margin}
     with found.folder.trials.open(newline="") as file:
         trials = list(csv.DictReader(file))
     trials_s = round(sum(float(row["seconds"]) for row in trials if row["seconds"]), 1)
@@ -65,7 +77,8 @@ def run(options: argparse.Namespace, seed: int, arm: str) -> dict[str, Any]:
     kept = {key: found.front[key] for key in ("trials", "reference_point", "objectives")}
     names = [one["name"] for one in found.front["objectives"]]
     ends = [[float(row[name]) for name in names] for row in trials if row["state"] == "complete"]
-    return {"seed": seed, "arm": arm, **rungs, **totals, "trials_s": trials_s, "ends": ends, "front": members, **kept}
+    told = setting(options, arm)
+    return {"seed": seed, "arm": arm, **told, **totals, "trials_s": trials_s, "ends": ends, "front": members, **kept}
 
 
 def main() -> None:
@@ -86,7 +99,8 @@ def main() -> None:
     done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     for seed in options.seeds:
         for arm in options.arms:
-            if not any((line["seed"], line["arm"]) == (seed, arm) for line in done):
+            wanted = {"seed": seed, "arm": arm, **setting(options, arm)}
+            if not any(wanted.items() <= line.items() for line in done):
                 line = run(options, seed, arm)
                 with file.open("a") as stream:
                     stream.write(json.dumps(line) + "\n")

@@ -47,11 +47,17 @@ def interval(values: Floats) -> list[float]:
     return [round(number, 4) for number in (mean, mean - half, mean + half)]
 
 
+def named(line: Line) -> str:
+    """What tells an arm from others of the same seed."""
+    rungs = "".join(f", {key} {line[key]}" for key in ("rungs", "eta", "margin") if line.get(key))
+    return f"{line['arm']}{rungs}"
+
+
 def paired(lines: list[Line], arm: str) -> tuple[list[Line], dict[str, Any]]:
     """Each seed's figures as shares of the unpruned search's, and their means."""
     plain = {line["seed"]: line for line in lines if line["arm"] == "unpruned"}
     rows = []
-    for line in sorted((one for one in lines if one["arm"] == arm), key=lambda one: one["seed"]):
+    for line in sorted((one for one in lines if named(one) == arm), key=lambda one: one["seed"]):
         other = plain.get(line["seed"])
         if other is None:
             continue
@@ -70,7 +76,7 @@ def main() -> None:
     options = parser.parse_args()
     lines = [json.loads(line) for line in (options.out / "searches.jsonl").read_text().splitlines()]
     result = {}
-    for arm in ("pruned", "checkpoints"):
+    for arm in dict.fromkeys(named(line) for line in lines if line["arm"] != "unpruned"):
         rows, means = paired(lines, arm)
         if rows:
             result[arm] = {"seeds": rows, "means": means}
