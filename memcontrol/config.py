@@ -240,7 +240,7 @@ class SearchConfig(Settings):
         minimum: candidates that must have been scored at a rung before it stops one.
         margin: half-widths of its scores' intervals that a candidate is given before it is stopped.
         checkpoints: whether a candidate at a rung may stand on the front besides or instead of its end: those that no
-            other dominates there are scored by all images.
+            other dominates there, nor is foreseen to when all images are sampled, are scored by all images.
     """
 
     budget: Annotated[int, Field(ge=1)] = 50

@@ -175,7 +175,7 @@ class Ledger(BudgetStudy):
                 if at is not None and at.key == record.key:
                     looks.append((np.array(at.values), np.array(values)))
         own, proposer = np.array(record.values), self.proposer
-        return may_stand(own, others, looks, self._points(known), proposer.scales, proposer.signs)
+        return may_stand(own, others, looks, self._points(known), logarithmic=proposer.scales, signs=proposer.signs)
 
     def keep(self, work: TrialWork, evaluation: Evaluation, of: int) -> None:
         """Keep a checkpoint of a trial that was scored as a whole one."""

@@ -199,6 +199,7 @@ def may_stand(
     others: Floats,
     looks: Sequence[tuple[Floats, Floats]],
     known: Floats,
+    *,
     logarithmic: Sequence[bool],
     signs: Floats,
 ) -> bool:

@@ -223,8 +223,8 @@ class TrialJudge:
 
     def __call__(self, reached: Reached) -> bool:
         """Whether the trial goes on."""
-        record, undominated = self.ledger.judge(self.work, reached)
-        if self.checkpoints and undominated:
+        record, may_stand = self.ledger.judge(self.work, reached)
+        if self.checkpoints and may_stand:
             whole = reached.whole()
             self.ledger.keep(self.work, whole, reached.of)
             self.draw(self.work, whole, whole.steps)

@@ -82,8 +82,8 @@ def test_what_one_worker_scores_at_a_rung_another_compares_with(folder):
     running, behind = one.claim_trial(), other.claim_trial()
     assert running.number != behind.number
     assert one.judge(running, reached(4.0, 0.6))[0].goes_on
-    record, undominated = other.judge(behind, reached(4.5, 0.55))
-    assert not undominated, "the first is still running"
+    record, may_stand = other.judge(behind, reached(4.5, 0.55))
+    assert not may_stand, "the first is still running"
     assert record.goes_on
     (found,) = records(one.trials()[behind.number].user_attrs)
     assert found == replace(record, values=(4.5, 0.55))

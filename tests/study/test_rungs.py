@@ -151,7 +151,7 @@ NONE = np.empty((0, 2))
 
 
 def stands(own, *, others=NONE, looks=LOOKS, known=NONE):
-    return may_stand(np.array(own), np.array(others), looks, np.array(known), (True, False), SIGNS)
+    return may_stand(np.array(own), np.array(others), looks, np.array(known), logarithmic=(True, False), signs=SIGNS)
 
 
 def test_a_checkpoint_that_another_dominates_at_its_rung_is_not_looked_at():

@@ -26,7 +26,8 @@ from memcontrol.study.rungs import Judgement, hopeful, may_stand
 FD, GAP = "fd@efficientnet-lite0", "copy_gap@pixels"
 LADDERS = ((0.125,), (0.25,), (0.5,), (0.25, 0.5), (0.25, 0.75), (0.5, 0.75), (0.25, 0.5, 0.75))
 ETAS, MARGINS = (1.5, 2.0, 3.0, 4.0), (0.0, 1.0)
-SIGNS = np.ones(2)
+LINES, SIGNS = (False, False), np.ones(2)
+"""Points are logarithms of fd already, and both objectives are minimised."""
 Floats = NDArray[np.float64]
 
 
@@ -115,8 +116,8 @@ def replayed(known: Known, setting: Setting, order: list[int]) -> tuple[Ended, l
             values, others = [minimised(score) for score in own], np.array(before[share]).reshape(-1, 2)
             goes_on = known.lines[place]["baseline"] or judgement.goes_on(own, others)
             before[share].append(values)
-            at = scaled(np.array([values]))[0]
-            if may_stand(at, scaled(others), looked[share], np.array(whole).reshape(-1, 2), (False, False), SIGNS):
+            at, known_whole = scaled(np.array([values]))[0], np.array(whole).reshape(-1, 2)
+            if may_stand(at, scaled(others), looked[share], known_whole, logarithmic=LINES, signs=SIGNS):
                 looks.append((place, share))
                 whole.append(known.checkpoint(place, share))
                 looked[share].append((at, whole[-1]))
