@@ -69,7 +69,8 @@ def run(options: argparse.Namespace, seed: int, arm: str) -> dict[str, Any]:
     totals = {name: round(sum(one[name] for one in sittings), 1) for name in ("wall_s", "cpu_s")}
     with found.folder.trials.open(newline="") as file:
         trials = list(csv.DictReader(file))
-    trials_s = round(sum(float(row["seconds"]) for row in trials if row["seconds"]), 1)
+    # In the order of their numbers, as `ends` are, so that a search can be cut off after so many seconds.
+    seconds = [float(row["seconds"]) for row in trials if row["state"] in ("complete", "pruned")]
     # A mask and its checkpoints are told apart by `of`.
     members = [
         {key: one[key] for key in ("trial", "steps", "of", "scores") if key in one} for one in found.front["front"]
@@ -78,7 +79,8 @@ def run(options: argparse.Namespace, seed: int, arm: str) -> dict[str, Any]:
     names = [one["name"] for one in found.front["objectives"]]
     ends = [[float(row[name]) for name in names] for row in trials if row["state"] == "complete"]
     told = setting(options, arm)
-    return {"seed": seed, "arm": arm, **told, **totals, "trials_s": trials_s, "ends": ends, "front": members, **kept}
+    told |= {**totals, "trials_s": round(sum(seconds), 1), "seconds": seconds}
+    return {"seed": seed, "arm": arm, **told, "ends": ends, "front": members, **kept}
 
 
 def main() -> None:

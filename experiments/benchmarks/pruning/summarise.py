@@ -38,6 +38,12 @@ def volumes(line: Line, reference: Floats) -> dict[str, float]:
     }
 
 
+def cut_off(line: Line, seconds: float, reference: Floats) -> float:
+    """The hypervolume of an unpruned search's first trials, as many as take so many seconds."""
+    some = max(1, int(np.searchsorted(np.cumsum(line["seconds"]), seconds, side="right")))
+    return hypervolume(scaled(np.array(line["ends"][:some], dtype=np.float64)), reference)
+
+
 def interval(values: Floats) -> list[float]:
     """Mean and Student's 95 % interval over seeds."""
     mean = float(values.mean())
@@ -64,6 +70,7 @@ def paired(lines: list[Line], arm: str) -> tuple[list[Line], dict[str, Any]]:
         reference = scaled(np.array([other["reference_point"]]))[0]  # the same references, so the same point
         own, whole = volumes(line, reference), volumes(other, reference)["hypervolume"]
         seconds = {name: round(line[name] / other[name], 4) for name in ("trials_s", "cpu_s", "wall_s")}
+        own["unpruned for as long"] = cut_off(other, line["trials_s"], reference)
         shares = {name: round(value / whole, 4) for name, value in own.items()}
         rows.append({"seed": line["seed"], "pruned": line["trials"].get("pruned", 0), **shares, **seconds})
     names = [name for name in rows[0] if name != "seed"] if rows else []
