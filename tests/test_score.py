@@ -116,7 +116,12 @@ def test_features_and_statistics_of_real_images_are_kept_by_fingerprint(
 
     plain = Scorer(real, names, {"pixels": PixelEncoder()}, components=5)(honest)
     first, calls = scored(real)
-    assert (first, sorted(calls)) == (plain, [48, 64])
+    assert sorted(calls) == [48, 64]
+    assert first.keys() == plain.keys()
+    for name, score in first.items():
+        # Numbers from a file lie elsewhere in memory, by which some processors' linear algebra rounds otherwise.
+        near = {part: pytest.approx(getattr(score, part), rel=1e-9) for part in ("value", "low", "high")}
+        assert plain[name] == replace(score, **near)
     kept = set(tmp_path.rglob("*.npy"))
     assert {path.parent.name for path in kept} == {"features", "statistics"}
     again, calls = scored(real)

@@ -193,6 +193,47 @@ def correlations(knowns: list[Known]) -> list[dict[str, Any]]:
     return rows
 
 
+def key(line: Line) -> tuple[object, ...]:
+    """The same training under each variant."""
+    return line["seed"], line["mask"], line["learning_rate"]
+
+
+def steadiness(grouped: dict[str, dict[int, list[Line]]]) -> list[dict[str, Any]]:
+    """Of the trainings that every variant has: how much scores by all images swing on the way, and where they end.
+
+    `fd swing` is the mean absolute change of log fd from a half to three quarters of the steps and from there to the
+    end, `gap swing` that of copy_gap; ranks are Spearman's correlations of a half of the steps with the end, averaged
+    over seeds.
+    """
+    common = set.intersection(
+        *({key(line) for found in seeds.values() for line in found} for seeds in grouped.values())
+    )
+    rows = []
+    for variant, seeds in grouped.items():
+        ways, ranks = list[Floats](), list[list[float]]()
+        for found in seeds.values():
+            shared = [line for line in found if key(line) in common]
+            if not shared:
+                continue
+            known = Known.of(shared)
+            places = range(len(known.lines))
+            way = np.array([[known.checkpoint(i, 0.5), known.checkpoint(i, 0.75), known.final[i]] for i in places])
+            ways.append(way)
+            ranks.append([float(spearmanr(way[:, 0, m], way[:, 2, m]).statistic) for m in range(2)])
+        whole = np.concatenate(ways)
+        swings = np.abs(np.diff(whole, axis=1)).mean(axis=(0, 1))
+        figures = {
+            "fd": float(np.exp(whole[:, 2, 0].mean())),
+            "copy_gap": float(whole[:, 2, 1].mean()),
+            "fd swing": float(swings[0]),
+            "gap swing": float(swings[1]),
+            "fd rank": float(np.mean(ranks, axis=0)[0]),
+            "gap rank": float(np.mean(ranks, axis=0)[1]),
+        }
+        rows.append({"variant": variant, "trainings": len(whole)} | {name: round(f, 4) for name, f in figures.items()})
+    return rows
+
+
 def markdown(rows: list[dict[str, Any]]) -> str:
     cells = [list(rows[0]), ["---"] * len(rows[0]), *([str(value) for value in row.values()] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
@@ -209,7 +250,7 @@ def main() -> None:
     for line in lines(options.out):
         if line["rungs"]:
             grouped[line["variant"]][line["seed"]].append(line)
-    result = {}
+    result: dict[str, Any] = {}
     for variant, seeds in grouped.items():
         knowns = [Known.of(found) for found in seeds.values()]
         rows, ranked = table(knowns, options.orders, options.minimum), correlations(knowns)
@@ -217,6 +258,9 @@ def main() -> None:
         print(f"\n{variant}: {sum(map(len, seeds.values()))} trainings of {len(seeds)} seeds\n")
         print(markdown(ranked))
         print(f"\n{markdown(rows[: options.shown])}")
+    if len(grouped) > 1:
+        result["steadiness"] = steadiness(grouped)
+        print(f"\n{markdown(result['steadiness'])}")
     (options.out / "replays.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
