@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from replay import markdown
+from replay import markdown, scaled
 from scipy.stats import t
 
 from memcontrol.study.front import hypervolume
@@ -20,11 +20,6 @@ from memcontrol.study.front import hypervolume
 HERE = Path(__file__).parent
 Floats = NDArray[np.float64]
 Line = dict[str, Any]
-
-
-def scaled(points: Floats) -> Floats:
-    """Log fd, and copy_gap as it is."""
-    return np.stack([np.log(points[:, 0]), points[:, 1]], axis=1)
 
 
 def volumes(line: Line, reference: Floats) -> dict[str, float]:
