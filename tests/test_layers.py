@@ -23,6 +23,7 @@ ORDER = (
     "config",
     "data",
     "pipeline",
+    "tracing",
     "space",
     "methods",
     "groups",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from memcontrol.cache import Cache
 from memcontrol.data.images import ImageSet, Pixels
+from memcontrol.pipeline.pointwise import multiply_pointwise
 
 ENCODE_BATCH = 32
 
@@ -77,6 +78,8 @@ class FrozenPipeline(ABC):
         self.name, self.device, self.cache = name, torch.device(device), cache
         self.pipeline = pipeline.to(self.device)
         self.unet: Any = pipeline.unet.eval().requires_grad_(False)
+        if self.device.type == "cpu":
+            multiply_pointwise(self.unet)
         self.scheduler_config: dict[str, Any] = dict(pipeline.scheduler.config)
 
     @property

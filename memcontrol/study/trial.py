@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,7 +23,7 @@ from memcontrol.finetuning import Step, training_batches
 from memcontrol.finetuning.state import TrainingState
 from memcontrol.groups import ParameterGroup, parameter_groups
 from memcontrol.mask_records import ModelIdentity
-from memcontrol.methods import Resources, tuned
+from memcontrol.methods import Resources, Tuning, tuned
 from memcontrol.methods.decompositions import Decompositions
 from memcontrol.mitigations.choices import MitigationChoices
 from memcontrol.mitigations.plan import MitigationPlan
@@ -44,6 +44,7 @@ from memcontrol.score import (
 from memcontrol.space import LogRange, SearchSpace, load_space
 from memcontrol.study.candidate import CandidateSpace, RateGrid
 from memcontrol.study.kept_training import KeptTraining
+from memcontrol.tracing import Traces
 
 OnStep = Callable[[str, int, int], None]
 """Called with a phase, the step done, and the number of steps."""
@@ -152,6 +153,7 @@ class Laboratory:
             self.scorer, self.attacker = self._scorer(real), self._attacker(real, judged)
             self._check_rungs()
         self.resources = Resources(cache, config.seed, decompositions.wait())
+        self.traces = Traces(self.frozen.unet)
         self.accelerator = self._new_accelerator()
 
     def _shifted(self) -> tuple[str, ...]:
@@ -239,7 +241,8 @@ class Laboratory:
 
     def untuned(self, on_step: OnStep) -> Evaluation:
         """Scores of the base model as it is."""
-        return self._scored(0, None, time.monotonic(), on_step)
+        with self.traces.replayed():
+            return self._scored(0, None, time.monotonic(), on_step)
 
     def evaluate(
         self,
@@ -275,24 +278,31 @@ class Laboratory:
         try:
             with (
                 tuned(self.frozen.unet, groups, self.resources) as tuning,
+                self.traces.replayed(),
                 closing(self._steps(plan, tuning.parameters, rate, steps, stop, state)) as training,
             ):
                 for step in training:
                     taken.append(step)
                     on_step("tune", step.number, stop or steps)
                     if judge is not None and step.number in rungs:
-                        with step.averaged(), tuning.folded():
+                        with self._finished(step, tuning):
                             reached = self._reached(rungs[step.number], config.steps, taken, plan, began, on_step)
                             if not judge(reached):
                                 return reached.evaluation
                     if kept is not None:
                         kept.keep_if_due(step.number, [*before, *(one.loss for one in taken)])
-                with step.averaged(), tuning.folded():
+                with self._finished(step, tuning):
                     inference = plan.sampler(self.frozen, self.dataset, self.config.sampling, seed=self.config.seed)
                     loss = _recent_loss(taken, before)
                     return self._scored(len(before) + len(taken), loss, began, on_step, inference)
         finally:
             self._forget_training()
+
+    @contextmanager
+    def _finished(self, step: Step, tuning: Tuning) -> Iterator[None]:
+        """Inside, the U-Net is what a training gave so far, to be sampled from."""
+        with step.averaged(), tuning.folded(), self.traces.replayed():
+            yield
 
     def _rungs(self, steps: int) -> dict[int, Rung]:
         """Where in so many steps each rung is; of two at the same step the later, and none at the last."""

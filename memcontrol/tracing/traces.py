@@ -1,0 +1,177 @@
+"""A U-Net that does its operations without its Python, once it has been called alike often enough."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import fx
+from torch.autograd.function import once_differentiable
+
+from memcontrol.tracing.graphs import Pass, Passes, passes, traced_gradients, traced_prediction
+
+OFTEN = 100
+"""Calls of a kind before it is traced: tracing takes as long as some 300 calls of a small U-Net save."""
+Kind = tuple[object, ...]
+"""Whether gradients are wanted, the U-Net's data type, and each input's shape, strides and data type."""
+Tensors = Sequence[torch.Tensor]
+
+
+class Traces:
+    """A U-Net's operations on a CPU, traced once for each kind of call that is made often.
+
+    A small U-Net's operations take some ten microseconds each, and Python and autograd some more around each. A trace
+    has the operations alone, forward and backward, and of the backward pass what a mask's gradients need. It gives
+    the same bits as the U-Net: whether it does is tried on the call that it is made for, and else it is not used.
+
+    Args:
+        unet: a plain one, with nothing attached.
+
+    Attributes:
+        refused: kinds of call that the U-Net itself goes on with, and why.
+    """
+
+    def __init__(self, unet: Any) -> None:
+        self.unet = unet
+        self.refused: dict[Kind, str] = {}
+        self._modules = dict(unet.named_modules())
+        self._layers = tuple(module for module in self._modules.values() if module is not unet)
+        self._names = tuple(name for name, _ in unet.named_parameters())
+        places = (name.rpartition(".") for name in self._names)
+        self._places = tuple((self._modules[module], leaf) for module, _, leaf in places)
+        self._calls = Counter[Kind]()
+        self._predictions: dict[Kind, Pass] = {}
+        self._gradients: dict[Kind, fx.GraphModule] = {}
+        self._wanted: tuple[int, ...] = ()
+        self._passes: dict[Kind, Passes] = {}
+
+    @contextmanager
+    def replayed(self) -> Iterator[None]:
+        """Inside, calls of the U-Net are replayed where they are traced: on a CPU, and with nothing attached to it."""
+        if self.unet.device.type != "cpu" or "forward" in vars(self.unet) or not self._is_whole():
+            yield
+            return
+        self.unet.forward = self._forward
+        try:
+            yield
+        finally:
+            del self.unet.forward
+
+    def _is_whole(self) -> bool:
+        """Whether the U-Net has the modules and parameters that it was made of."""
+        names = tuple(name for name, _ in self.unet.named_parameters())
+        return dict(self.unet.named_modules()) == self._modules and names == self._names
+
+    def _is_plain(self) -> bool:
+        """Whether its layers do what their classes say, keep what they compute, and nobody listens to them."""
+        return not any(
+            layer._forward_hooks
+            or layer._forward_pre_hooks
+            or layer._backward_hooks
+            or layer._backward_pre_hooks
+            or "forward" in (own := vars(layer))
+            or own.get("gradient_checkpointing", False)
+            for layer in self._layers
+        )
+
+    def _forward(self, *inputs: Any, return_dict: bool = True, **others: Any) -> Any:
+        if return_dict or others or not _traceable(inputs) or not self._is_plain():
+            return self._own(*inputs, return_dict=return_dict, **others)
+        tensors = [cast(torch.Tensor, module._parameters[leaf]) for module, leaf in self._places]
+        values = (*tensors, *inputs)
+        asked = torch.is_grad_enabled()
+        wanted = tuple(place for place, tensor in enumerate(tensors) if asked and tensor.requires_grad)
+        kind = (bool(wanted), tensors[0].dtype, *((one.shape, one.stride(), one.dtype) for one in inputs))
+        if not wanted:
+            if kind not in self._predictions and not self._tried(kind, wanted, values):
+                return self._own(*inputs, return_dict=False)
+            with torch.no_grad():
+                return self._predictions[kind](*values)
+        if wanted != self._wanted:
+            self._wanted, self._passes = wanted, {}
+        if kind not in self._passes and not self._tried(kind, wanted, values):
+            return self._own(*inputs, return_dict=False)
+        trained = (tensors[place] for place in wanted)
+        return (_Replay.apply(self._passes[kind], values, *trained),)  # type: ignore[no-untyped-call]
+
+    def _own(self, *inputs: Any, **others: Any) -> Any:
+        """What the U-Net itself does."""
+        return type(self.unet).forward(self.unet, *inputs, **others)
+
+    def _tried(self, kind: Kind, wanted: tuple[int, ...], values: Tensors) -> bool:
+        """Whether a call has a trace now, having been made often enough."""
+        self._calls[kind] += 1
+        if self._calls[kind] <= OFTEN or kind in self.refused:
+            return False
+        del self.unet.forward
+        try:
+            reason = self._traced(kind, wanted, values) if wanted else self._traced_prediction(kind, values)
+        except (RuntimeError, TypeError, ValueError, AssertionError) as error:  # all that tracing is known to raise
+            reason = f"{type(error).__name__}: {error}"
+        finally:
+            self.unet.forward = self._forward
+        if reason:
+            self.refused[kind] = reason
+        return not reason
+
+    def _traced_prediction(self, kind: Kind, values: Tensors) -> str:
+        """Trace a call without gradients; why it may not be used, where it may not."""
+        found = traced_prediction(self.unet, self._names, values)
+        with torch.no_grad():
+            own = self._own(*values[len(self._names) :], return_dict=False)
+            if not _same(own, found(*values)):
+                return "the trace predicts otherwise"
+        self._predictions[kind] = found
+        return ""
+
+    def _traced(self, kind: Kind, wanted: tuple[int, ...], values: Tensors) -> str:
+        """Trace a call with gradients, for all masks, and cut it to this one's; why it may not be used."""
+        if kind in self._gradients:
+            self._passes[kind] = passes(self._gradients[kind], wanted)
+            return ""
+        (own,) = self._own(*values[len(self._names) :], return_dict=False)
+        given = own.detach()
+        gradients = torch.autograd.grad(own, [values[place] for place in wanted], given, allow_unused=True)
+        joint = traced_gradients(self.unet, self._names, values, given)
+        found = passes(joint, wanted)
+        with torch.no_grad():
+            predicted, *kept = found.forward(*values)
+            replayed = predicted, *found.backward(*kept, given)
+        if not _same((own, *gradients), replayed):
+            return "the trace has other gradients"
+        self._gradients[kind], self._passes[kind] = joint, found
+        return ""
+
+
+class _Replay(torch.autograd.Function):
+    """A traced prediction, as autograd sees it: one operation on the tensors that train."""
+
+    @staticmethod
+    def forward(ctx: Any, passes: Passes, values: Tensors, *_trained: torch.Tensor) -> torch.Tensor:
+        predicted, *kept = passes.forward(*values)
+        ctx.save_for_backward(*kept)
+        ctx.backwards = passes.backward
+        return cast(torch.Tensor, predicted)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, given: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return None, None, *ctx.backwards(*ctx.saved_tensors, given.contiguous())
+
+
+def _traceable(inputs: Sequence[object]) -> bool:
+    """Whether a call's inputs are all that its operations depend on, and gradients end at the U-Net's tensors."""
+    return not torch.is_autocast_enabled("cpu") and all(
+        isinstance(one, torch.Tensor) and not one.requires_grad for one in inputs
+    )
+
+
+def _same(ones: Sequence[torch.Tensor | None], others: Sequence[torch.Tensor | None]) -> bool:
+    """Whether tensors are equal to the last bit."""
+    return all(
+        one is other if one is None or other is None else torch.equal(one, other)
+        for one, other in zip(ones, others, strict=True)
+    )
