@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from memcontrol.cache import Cache
 from memcontrol.data.images import ImageSet, Pixels
+from memcontrol.pipeline.narrow_attention import attend_by_products
 from memcontrol.pipeline.pointwise import multiply_pointwise
 
 ENCODE_BATCH = 32
@@ -80,6 +81,7 @@ class FrozenPipeline(ABC):
         self.unet: Any = pipeline.unet.eval().requires_grad_(False)
         if self.device.type == "cpu":
             multiply_pointwise(self.unet)
+            attend_by_products(self.unet)
         self.scheduler_config: dict[str, Any] = dict(pipeline.scheduler.config)
 
     @property

@@ -6,7 +6,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from memcontrol.data.packages import package_file
 from memcontrol.encoders import EfficientNetLite0, PixelEncoder, load_encoder
+from memcontrol.encoders.efficientnet import FILE, pretrained
+from memcontrol.encoders.weights import parameters_identity
 from memcontrol.errors import MemControlError, MissingPackageError
 
 
@@ -66,6 +69,18 @@ def test_efficientnet_features_come_before_its_classifier(lite: EfficientNetLite
     np.testing.assert_allclose(logits, expected, atol=1e-4)
 
 
+def test_efficientnet_folded_gives_what_it_gave(lite: EfficientNetLite0) -> None:
+    images = noise_images(4, 64, 64)
+    network = pretrained(package_file(*FILE, extra="demo"), lite.size)
+    inputs = lite._inputs(images)
+    with torch.inference_mode():
+        expected = network.extract_features(inputs).mean(dim=(2, 3))
+    np.testing.assert_allclose(lite(images), expected, atol=1e-4)
+    kinds = [type(module) for module in lite._network.modules()]
+    assert torch.nn.BatchNorm2d not in kinds
+    assert lite.identity == parameters_identity(network, lite.name, lite.size)
+
+
 def test_efficientnet_gives_each_image_by_itself(lite: EfficientNetLite0) -> None:
     images = noise_images(18, 64, 64)
     np.testing.assert_allclose(lite(images)[16:], lite(images[16:]), atol=1e-5)
@@ -77,7 +92,8 @@ def test_efficientnet_weights_expect_inputs_centred_on_127(lite: EfficientNetLit
     from sklearn.datasets import load_sample_images
 
     photos = np.stack([photo[:420, 100:520] for photo in load_sample_images().images])
-    stem, norm = lite._network._conv_stem, lite._network._bn0
+    network = pretrained(package_file(*FILE, extra="demo"), lite.size)
+    stem, norm = network._conv_stem, network._bn0
     with torch.inference_mode():
         ours = stem(lite._inputs(photos)).var(dim=(0, 2, 3))
         imagenet = stem(lite._inputs(photos) * 0.5 / 0.225).var(dim=(0, 2, 3))
@@ -125,7 +141,7 @@ def test_encoders_without_weights_refuse_them() -> None:
 def test_other_weights_of_efficientnet_give_other_features_and_another_identity(
     lite: EfficientNetLite0, tmp_path: Path
 ) -> None:
-    state = lite._network.state_dict()
+    state = pretrained(package_file(*FILE, extra="demo"), lite.size).state_dict()
     torch.save(state, tmp_path / "same.pth")
     torch.save({**state, "_bn1.bias": state["_bn1.bias"] + 1.0}, tmp_path / "other.pth")
     same, other = (

@@ -17,6 +17,7 @@ from memcontrol.pipeline import LatentPipeline
 from memcontrol.score import Score
 from memcontrol.study.references import everything, score_reference, trajectory_steps
 from memcontrol.study.trial import Laboratory, flattened
+from memcontrol.tracing import traces
 
 
 def silent(phase, done, total):
@@ -48,6 +49,19 @@ def test_the_same_candidate_has_the_same_scores_whatever_came_before(laboratory,
     assert again.scores == first.scores
     np.testing.assert_array_equal(again.images, first.images)
     assert again.loss == first.loss
+
+
+def test_a_replayed_trial_is_the_same_to_the_last_bit_and_runs_no_python_of_the_unet(laboratory, groups, monkeypatch):
+    chosen = groups["attention"], groups["ends"]
+    expected = evaluated(laboratory, *chosen)
+    monkeypatch.setattr(traces, "OFTEN", 0)
+    replaying, unet = other(laboratory), type(laboratory.frozen.unet)
+    evaluated(replaying, groups["resnets"])
+    monkeypatch.setattr(unet, "forward", None)
+    found = evaluated(replaying, *chosen)
+    assert found.scores == expected.scores
+    np.testing.assert_array_equal(found.images, expected.images)
+    assert found.loss == expected.loss
 
 
 def test_a_training_leaves_no_optimizer_behind(laboratory, groups, monkeypatch):

@@ -8,7 +8,7 @@ decompositions too, with every weight rebuilt at every forward pass.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -30,8 +30,10 @@ from memcontrol.finetuning.flat import flat
 from memcontrol.groups import ParameterGroup
 from memcontrol.methods import Resources, tuned
 from memcontrol.methods.decompositions import prepared
+from memcontrol.pipeline.pointwise import multiply_pointwise
 from memcontrol.sampling import drawn_prompts
 from memcontrol.score import Score, Scorer
+from memcontrol.tracing import Traces
 
 PNDM_STEPS, GUIDANCE = 50, 4.0
 ENCODERS = ("efficientnet-lite0", "pixels")
@@ -61,6 +63,8 @@ class ReferenceLoop:
             _ = self._kept_scorer
         if any(group.method == "svdiff" for group in groups):
             _ = self._resources if switches.factored else self._decompositions if switches.decomposed else None
+        if switches.replayed:
+            self._trace(groups)
         return time.process_time() - began
 
     def trial(self, groups: Sequence[ParameterGroup], rate: float, seed: int) -> dict[str, Score]:
@@ -69,7 +73,7 @@ class ReferenceLoop:
         with self._part("load"):
             loaded = self._kept_loaded if self.switches.kept else self._load()
         with self._tunable(loaded.pipeline.unet, groups) as (parameters, folded):
-            with self._part("tune"):
+            with self._part("tune"), self._traces.replayed() if self.switches.replayed else nullcontext():
                 average = self._tune(loaded, parameters, rate, seed)
             with folded(average), self._part("sample"):
                 images = self._sample(loaded, seed)
@@ -80,11 +84,27 @@ class ReferenceLoop:
     # What is made once, or anew
 
     def _load(self) -> Loaded:
-        return Loaded(self.disk.pipeline(), *self.disk.table())
+        pipeline = self.disk.pipeline()
+        if self.switches.multiplied:
+            multiply_pointwise(pipeline.unet)
+        return Loaded(pipeline, *self.disk.table())
 
     @cached_property
     def _kept_loaded(self) -> Loaded:
         return self._load()
+
+    @cached_property
+    def _traces(self) -> Traces:
+        return Traces(self._kept_loaded.pipeline.unet)
+
+    def _trace(self, groups: Sequence[ParameterGroup]) -> None:
+        """Two steps, of which the first is traced where the process traces every call."""
+        whole = self.config
+        self.config = whole.model_copy(update={"tuning": whole.tuning.model_copy(update={"steps": 2})})
+        loaded = self._kept_loaded
+        with self._tunable(loaded.pipeline.unet, groups) as (parameters, _), self._traces.replayed():
+            self._tune(loaded, parameters, 0.0, 0)
+        self.config = whole
 
     def _encoders(self) -> dict[str, Any]:
         return {name: load_encoder(name) for name in ENCODERS}

@@ -33,6 +33,7 @@ from memcontrol.groups import ParameterGroup
 from memcontrol.score import Score
 from memcontrol.study.placement import take_device
 from memcontrol.study.trial import Laboratory
+from memcontrol.tracing import traces
 
 HERE = Path(__file__).parent
 SPACES = {"stage-kinds": "stage-kinds", "svdiff": str(HERE / "svdiff-stage-kinds.yaml")}
@@ -42,9 +43,12 @@ SPECTRAL = {
     "decomposed": Switches(decomposed=True),
     "factored": Switches(decomposed=True, factored=True),
 }
-ONE_BY_ONE = {
-    field.name: Switches(**{field.name: True}) for field in fields(Switches) if field.name not in SPECTRAL
-} | SPECTRAL
+TRACED = Switches(kept=True, replayed=True)
+ONE_BY_ONE = (
+    {field.name: Switches(**{field.name: True}) for field in fields(Switches) if field.name not in SPECTRAL}
+    | {"replayed": TRACED}
+    | SPECTRAL
+)
 LOOPS = {REFERENCE: Switches(), **ONE_BY_ONE, EVERYTHING: Switches.everything()}
 VARIANTS = (REFERENCE, *ONE_BY_ONE, EVERYTHING, OURS, GUIDED)
 TIMED = (("stage-kinds", "all"), ("stage-kinds", "attention"), ("stage-kinds", "norms"), ("svdiff", "all"))
@@ -95,6 +99,9 @@ class Bench:
     def _laboratory(self, space: str, seed: int, guidance: float) -> Laboratory:
         found = Laboratory(self.config(space, seed, guidance), cache=Cache(default_cache_folder()), device="cpu")
         found.scorer(found.scorer.real.fidelity)  # features of real images, which all trials of a run share
+        space = found.candidates
+        groups, rate = space.groups, space.rates.rate(space.rates.first)
+        found.evaluate(groups, rate, 2, lambda *_: None)  # traces, which a worker's trials share
         return found
 
     def _disk(self) -> Disk:
@@ -171,6 +178,7 @@ def warm_up(bench: Bench, options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace, jobs: Sequence[Job], *, keep_freed: bool) -> None:
     """Run jobs in this process, and append their lines."""
+    traces.OFTEN = 0  # what a worker traces in its first trials is traced before the first that is timed
     if keep_freed:
         take_device("cpu")
     else:

@@ -20,6 +20,8 @@ class Switches:
         averaged: the learning rate rises and decays, and images are sampled from a running average.
         optimizer: AdamW is the fused one, over all tensors side by side in one, instead of PyTorch's default.
         freed: the process keeps freed memory. It is set for a whole process, before anything is loaded.
+        multiplied: the U-Net's 1 x 1 convolutions multiply matrices.
+        replayed: the U-Net's operations in training are traced once and replayed; with `kept` alone.
     """
 
     kept: bool = False
@@ -34,6 +36,8 @@ class Switches:
     averaged: bool = False
     optimizer: bool = False
     freed: bool = False
+    multiplied: bool = False
+    replayed: bool = False
 
     @classmethod
     def everything(cls) -> "Switches":

@@ -1,0 +1,295 @@
+"""Times a U-Net's training step, a call of it in sampling, and whole trials: traced or not, 1 x 1 convolutions or not.
+
+    python experiments/benchmarks/tracing/measure.py
+
+`step` is forward and backward of the search's first batch, `sampling` one call at 64 images, `layer` one 1 x 1
+convolution, `tracing` what tracing itself takes, and `trial` a whole trial by phase. Each measurement is one JSON line
+of results.jsonl, which is written anew for the parts that are asked for; `--table` prints the README's tables.
+"""
+
+import argparse
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from memcontrol.cache import Cache, default_cache_folder
+from memcontrol.config import RunConfig
+from memcontrol.finetuning.loss import Objective
+from memcontrol.methods import tuned
+from memcontrol.pipeline.pointwise import multiply_pointwise
+from memcontrol.study.placement import take_device
+from memcontrol.study.trial import Laboratory
+from memcontrol.tracing import Traces, traces
+
+HERE = Path(__file__).parent
+PARTS = ("step", "sampling", "layer", "tracing", "trial")
+WAYS = {"neither": (False, False), "multiplied": (True, False), "replayed": (False, True), "both": (True, True)}
+"""Whether 1 x 1 convolutions multiply matrices, and whether the U-Net's operations are replayed."""
+COMPARED = {"replayed": "neither", "both": "multiplied"}
+"""What must give the same bits."""
+UNTRACED = SimpleNamespace(replayed=nullcontext)
+RANDOM_MASKS = 8
+SIZES = ((16, 16, 16, 8), (16, 48, 16, 8), (16, 32, 32, 4), (64, 32, 32, 4), (4, 320, 320, 32), (4, 1280, 1280, 8))
+"""Images, channels in and out, and side of a layer's input: `tiny` in training and sampling, then SD 1.5."""
+Line = dict[str, Any]
+
+
+class Bench:
+    """A search's laboratory, with either way of each part.
+
+    Attributes:
+        traces: made of the U-Net as it convolves, and as it multiplies.
+    """
+
+    def __init__(self) -> None:
+        self.laboratory = Laboratory(RunConfig(), cache=Cache(default_cache_folder()), device="cpu")
+        self.unet = self.laboratory.frozen.unet
+        self.traces = {multiplied: Traces(self.unet) for multiplied in (False, True)}
+        scorer = self.laboratory.scorer
+        scorer(scorer.real.fidelity)  # features of real images, which all trials of a run share
+
+    @contextmanager
+    def way(self, name: str) -> Iterator[None]:
+        """Inside, the U-Net computes in one of `WAYS`."""
+        multiplied, replayed = WAYS[name]
+        if not multiplied:
+            for module in self.unet.modules():
+                vars(module).pop("_conv_forward", None)
+        self.laboratory.traces = self.traces[multiplied] if replayed else UNTRACED
+        try:
+            with self.laboratory.traces.replayed():
+                yield
+        finally:
+            multiply_pointwise(self.unet)
+
+    def masks(self) -> dict[str, list[int]]:
+        """Levels by the mask's name."""
+        groups, rng = self.laboratory.candidates.groups, np.random.default_rng(907)
+        kinds = {"all": "", "attention": "attention", "norms": "norms"}
+        named = {name: [int(group.name.endswith(ending)) for group in groups] for name, ending in kinds.items()}
+        count = len(groups)
+        drawn = [rng.permutation(np.arange(count) < rng.integers(1, count + 1)) for _ in range(RANDOM_MASKS)]
+        return named | {f"random {place}": [int(bit) for bit in mask] for place, mask in enumerate(drawn)}
+
+
+def timed(work: Callable[[], object], readings: int) -> list[float]:
+    """Milliseconds of CPU time, after two calls that are not timed."""
+    work(), work()
+    found = []
+    for _ in range(readings):
+        began = time.process_time()
+        work()
+        found.append(1e3 * (time.process_time() - began))
+    return found
+
+
+def milliseconds(spent: list[float]) -> Line:
+    return {"ms": round(float(np.median(spent)), 3), "least_ms": round(min(spent), 3), "readings": len(spent)}
+
+
+def measured_steps(bench: Bench, options: argparse.Namespace) -> Iterator[Line]:
+    laboratory = bench.laboratory
+    from diffusers import DDPMScheduler
+
+    scheduler = DDPMScheduler.from_config(laboratory.frozen.scheduler_config)
+    objective, batch = Objective(bench.unet, scheduler, laboratory.accelerator), laboratory.batches.at(0)
+    for name, levels in bench.masks().items():
+        spent, found = defaultdict[str, list[float]](list), dict[str, tuple[torch.Tensor, ...]]()
+        with tuned(bench.unet, laboratory.candidates.trained(levels)) as tuning:
+            tensors = list(tuning.parameters.values())
+
+            def step(tensors: list[Any] = tensors) -> tuple[torch.Tensor, ...]:
+                predicted = objective.predicted(batch)
+                loss = objective.loss(batch, objective.errors(batch, predicted), None, float(len(batch)))
+                return torch.autograd.grad(loss, tensors)
+
+            for _ in range(options.rounds):
+                for way in WAYS:
+                    with bench.way(way):
+                        spent[way] += timed(step, options.readings)
+                        found[way] = step()
+        for way, readings in spent.items():
+            line = {"mask": name, "numel": sum(map(torch.numel, tensors)), "way": way} | milliseconds(readings)
+            if way in COMPARED:
+                line["same_bits"] = all(map(torch.equal, found[way], found[COMPARED[way]]))
+            yield line
+
+
+@torch.no_grad()
+def measured_sampling(bench: Bench, options: argparse.Namespace) -> Iterator[Line]:
+    frozen, size = bench.laboratory.frozen, bench.laboratory.config.sampling.batch
+    noise = torch.randn((size, *frozen.latent_shape), generator=torch.Generator().manual_seed(713))
+    text = frozen.text_embeddings(bench.laboratory.prompts)
+    told = () if text is None else (text.at(np.arange(size)),)
+    spent, found = defaultdict[str, list[float]](list), dict[str, torch.Tensor]()
+    for _ in range(options.rounds):
+        for way in WAYS:
+            with bench.way(way):
+                spent[way] += timed(lambda: bench.unet(noise, torch.tensor(500), *told, return_dict=False), 8)
+                found[way] = bench.unet(noise, torch.tensor(500), *told, return_dict=False)[0]
+    for way, readings in spent.items():
+        line = {"images": size, "way": way} | milliseconds(readings)
+        if way in COMPARED:
+            line["same_bits"] = torch.equal(found[way], found[COMPARED[way]])
+        yield line
+
+
+def measured_layers(_bench: Bench, options: argparse.Namespace) -> Iterator[Line]:
+    """Forward alone, and forward and backward to input, weight and bias."""
+    for images, before, after, side in SIZES:
+        given = torch.randn((images, before, side, side), requires_grad=True)
+        layer = nn.Conv2d(before, after, 1)
+        spent = defaultdict[tuple[str, str], list[float]](list)
+
+        def forward(layer: nn.Conv2d = layer, given: torch.Tensor = given) -> object:
+            with torch.no_grad():
+                return layer(given)
+
+        def both(layer: nn.Conv2d = layer, given: torch.Tensor = given) -> object:
+            return torch.autograd.grad(layer(given).sum(), [given, layer.weight, layer.bias])
+
+        for _ in range(options.rounds):
+            for way in ("convolution", "product"):
+                vars(layer).pop("_conv_forward", None)
+                if way == "product":
+                    multiply_pointwise(layer)
+                for what, work in (("forward", forward), ("forward and backward", both)):
+                    spent[what, way] += timed(work, 5 * options.readings)
+        for (what, way), readings in spent.items():
+            sizes = {"images": images, "channels": [before, after], "side": side}
+            yield sizes | {"what": what, "way": way} | milliseconds(readings)
+
+
+def measured_tracing(bench: Bench, _options: argparse.Namespace) -> Iterator[Line]:
+    """Seconds of a call that is traced, of a next mask's first, and of an ordinary one."""
+    laboratory = bench.laboratory
+    batch = laboratory.batches.at(0)
+    inputs = (batch.clean, batch.timesteps, *batch.conditioning)
+    masks = bench.masks()
+    for repetition in range(3):
+        made, spent = Traces(bench.unet), dict[str, float]()
+
+        def call(name: str, made: Traces = made, spent: dict[str, float] = spent) -> None:
+            with made.replayed():
+                began = time.process_time()
+                bench.unet(*inputs, return_dict=False)
+                spent[name] = round(time.process_time() - began, 3)
+
+        for name, mask in (("traced with gradients", "all"), ("cut for another mask", "norms")):
+            with tuned(bench.unet, laboratory.candidates.trained(masks[mask])):
+                call(name)
+        call("traced without gradients")
+        yield {"repetition": repetition, "seconds": spent}
+
+
+def measured_trials(bench: Bench, options: argparse.Namespace) -> Iterator[Line]:
+    """CPU seconds of default trials; what a worker traces in its first ones is traced before."""
+    laboratory, space = bench.laboratory, bench.laboratory.candidates
+    steps, names = laboratory.config.tuning.steps, ("all", "attention", "norms", "random 0")
+    trained = {name: space.trained(bench.masks()[name]) for name in names}
+    rates = {name: space.rates.rate(space.customary_rate(bench.masks()[name])) for name in names}
+    for way in WAYS:
+        with bench.way(way):
+            laboratory.evaluate(trained["all"], rates["all"], 2, lambda *_: None)
+    for repetition in range(options.repetitions):
+        for name in names:
+            for way in list(WAYS)[:: 1 if repetition % 2 == 0 else -1]:
+                reached = dict[str, float]()
+
+                def heard(phase: str, _done: int, _total: int, reached: dict[str, float] = reached) -> None:
+                    reached[phase] = time.process_time()
+
+                with bench.way(way):
+                    began = time.process_time()
+                    scores = laboratory.evaluate(trained[name], rates[name], steps, heard).scores
+                    ended = time.process_time()
+                found = {
+                    "tune_s": reached["tune"] - began,
+                    "sample_s": reached["sample"] - reached["tune"],
+                    "score_s": ended - reached["sample"],
+                    "trial_s": ended - began,
+                }
+                values = {key: scores[key].value for key in laboratory.config.scoring.objectives}
+                rounded = {key: round(seconds, 2) for key, seconds in found.items()}
+                yield {"repetition": repetition, "mask": name, "way": way} | rounded | {"scores": values}
+
+
+MEASURED = {
+    "step": measured_steps,
+    "sampling": measured_sampling,
+    "layer": measured_layers,
+    "tracing": measured_tracing,
+    "trial": measured_trials,
+}
+
+
+def rows(lines: list[Line]) -> dict[tuple[str, ...], dict[str, list[float]]]:
+    """Readings by what was measured and way."""
+    found: dict[tuple[str, ...], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for line in lines:
+        if line["part"] in ("step", "sampling"):
+            found[line["part"], line.get("mask", "64 images")][line["way"]].append(line["ms"])
+        elif line["part"] == "trial":
+            for key in ("tune_s", "sample_s", "score_s", "trial_s"):
+                found["trial", line["mask"], key][line["way"]].append(line[key])
+    return found
+
+
+def tables(lines: list[Line]) -> None:
+    """The README's tables, in Markdown."""
+    print("| | " + " | ".join(WAYS) + " | both, times faster |\n|---|" + "---|" * (len(WAYS) + 1))
+    for name, ways in rows(lines).items():
+        means = [float(np.mean(ways[way])) for way in WAYS]
+        print(
+            f"| {', '.join(name)} | " + " | ".join(f"{one:.1f}" for one in means) + f" | {means[0] / means[-1]:.2f} |"
+        )
+    print("\n| images, channels, side | what | convolution, us | product, us | times faster |\n|---|---|---|---|---|")
+    layers = [line for line in lines if line["part"] == "layer"]
+    for one in (line for line in layers if line["way"] == "convolution"):
+        key = ("images", "channels", "side", "what")
+        other = next(line for line in layers if line["way"] == "product" and all(line[k] == one[k] for k in key))
+        shape = f"{one['images']}, {one['channels'][0]} to {one['channels'][1]}, {one['side']}"
+        times = f"{1e3 * one['ms']:.0f} | {1e3 * other['ms']:.0f} | {one['ms'] / other['ms']:.2f}"
+        print(f"| {shape} | {one['what']} | {times} |")
+    print()
+    for line in lines:
+        if line["part"] == "tracing":
+            print(line["seconds"])
+    compared = [line["same_bits"] for line in lines if "same_bits" in line]
+    print(f"replayed as computed, to the last bit: {sum(compared)} of {len(compared)}")
+
+
+def main() -> None:
+    """Measure as the command line asks."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--rounds", type=int, default=6, help="in each of which all ways take turns")
+    parser.add_argument("--readings", type=int, default=10, help="of each way in each round")
+    parser.add_argument("--repetitions", type=int, default=2, help="of each trial")
+    parser.add_argument("--table", action="store_true", help="print the tables alone")
+    parser.add_argument("--out", type=Path, default=HERE / "results.jsonl")
+    options = parser.parse_args()
+    known = [json.loads(text) for text in options.out.read_text().splitlines()] if options.out.exists() else []
+    if not options.table:
+        take_device("cpu")
+        traces.OFTEN = 0
+        bench = Bench()
+        known = [line for line in known if line["part"] not in options.parts]
+        for part in options.parts:
+            for line in MEASURED[part](bench, options):
+                known.append({"part": part, **line})
+                options.out.write_text("".join(json.dumps(one) + "\n" for one in known))
+    tables(known)
+
+
+if __name__ == "__main__":
+    main()
