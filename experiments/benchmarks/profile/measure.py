@@ -38,10 +38,13 @@ from memcontrol.study.ledger import Ledger
 from memcontrol.study.placement import take_device
 from memcontrol.study.trial import Laboratory
 from memcontrol.study.worker import Worker
+from memcontrol.tracing import Traces
 
 HERE = Path(__file__).parent
 PARTS = (
     (UNet2DConditionModel, "forward", "U-Net forward"),
+    (Traces, "_forward", "U-Net forward"),
+    (Traces, "_tried", "tracing"),
     (Accelerator, "backward", "U-Net backward"),
     (AutoencoderKL, "decode", "decoder"),
     (EfficientNet, "extract_features", "EfficientNet"),

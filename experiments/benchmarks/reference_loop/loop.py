@@ -30,6 +30,7 @@ from memcontrol.finetuning.flat import flat
 from memcontrol.groups import ParameterGroup
 from memcontrol.methods import Resources, tuned
 from memcontrol.methods.decompositions import prepared
+from memcontrol.pipeline.narrow_attention import attend_by_products
 from memcontrol.pipeline.pointwise import multiply_pointwise
 from memcontrol.sampling import drawn_prompts
 from memcontrol.score import Score, Scorer
@@ -85,8 +86,9 @@ class ReferenceLoop:
 
     def _load(self) -> Loaded:
         pipeline = self.disk.pipeline()
-        if self.switches.multiplied:
+        if self.switches.products:
             multiply_pointwise(pipeline.unet)
+            attend_by_products(pipeline.unet)
         return Loaded(pipeline, *self.disk.table())
 
     @cached_property

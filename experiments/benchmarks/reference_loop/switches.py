@@ -20,7 +20,7 @@ class Switches:
         averaged: the learning rate rises and decays, and images are sampled from a running average.
         optimizer: AdamW is the fused one, over all tensors side by side in one, instead of PyTorch's default.
         freed: the process keeps freed memory. It is set for a whole process, before anything is loaded.
-        multiplied: the U-Net's 1 x 1 convolutions multiply matrices.
+        products: the U-Net's 1 x 1 convolutions and its narrow attention are matrix products.
         replayed: the U-Net's operations in training are traced once and replayed; with `kept` alone.
     """
 
@@ -36,7 +36,7 @@ class Switches:
     averaged: bool = False
     optimizer: bool = False
     freed: bool = False
-    multiplied: bool = False
+    products: bool = False
     replayed: bool = False
 
     @classmethod

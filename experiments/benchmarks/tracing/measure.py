@@ -1,10 +1,11 @@
-"""Times a U-Net's training step, a call of it in sampling, and whole trials: traced or not, 1 x 1 convolutions or not.
+"""Times a U-Net's training step, a call of it in sampling, and whole trials: traced or not, with products or without.
 
     python experiments/benchmarks/tracing/measure.py
 
 `step` is forward and backward of the search's first batch, `sampling` one call at 64 images, `layer` one 1 x 1
-convolution, `tracing` what tracing itself takes, and `trial` a whole trial by phase. Each measurement is one JSON line
-of results.jsonl, which is written anew for the parts that are asked for; `--table` prints the README's tables.
+convolution, `attention` one of narrow heads, `tracing` what tracing itself takes, and `trial` a whole trial by phase.
+Each measurement is one JSON line of results.jsonl, which is written anew for the parts that are asked for; `--table`
+prints the README's tables.
 """
 
 import argparse
@@ -19,27 +20,32 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import nn
 
 from memcontrol.cache import Cache, default_cache_folder
 from memcontrol.config import RunConfig
 from memcontrol.finetuning.loss import Objective
 from memcontrol.methods import tuned
+from memcontrol.pipeline.narrow_attention import attend_by_products, attended
 from memcontrol.pipeline.pointwise import multiply_pointwise
 from memcontrol.study.placement import take_device
 from memcontrol.study.trial import Laboratory
 from memcontrol.tracing import Traces, traces
 
 HERE = Path(__file__).parent
-PARTS = ("step", "sampling", "layer", "tracing", "trial")
-WAYS = {"neither": (False, False), "multiplied": (True, False), "replayed": (False, True), "both": (True, True)}
-"""Whether 1 x 1 convolutions multiply matrices, and whether the U-Net's operations are replayed."""
-COMPARED = {"replayed": "neither", "both": "multiplied"}
+PARTS = ("step", "sampling", "layer", "attention", "tracing", "trial")
+WAYS = {"neither": (False, False), "products": (True, False), "replayed": (False, True), "both": (True, True)}
+"""Whether 1 x 1 convolutions and narrow attention are matrix products, and whether operations are replayed."""
+COMPARED = {"replayed": "neither", "both": "products"}
 """What must give the same bits."""
 UNTRACED = SimpleNamespace(replayed=nullcontext)
 RANDOM_MASKS = 8
 SIZES = ((16, 16, 16, 8), (16, 48, 16, 8), (16, 32, 32, 4), (64, 32, 32, 4), (4, 320, 320, 32), (4, 1280, 1280, 8))
 """Images, channels in and out, and side of a layer's input: `tiny` in training and sampling, then SD 1.5."""
+ATTENTIONS = ((16, 64, 64), (16, 64, 24), (64, 64, 64), (64, 64, 24), (16, 256, 256))
+"""Images, queries and keys of two heads of eight numbers: `tiny`, and as many as the fused attention is left."""
+SHAPE = ("images", "channels", "side", "queries", "keys")
 Line = dict[str, Any]
 
 
@@ -47,29 +53,31 @@ class Bench:
     """A search's laboratory, with either way of each part.
 
     Attributes:
-        traces: made of the U-Net as it convolves, and as it multiplies.
+        traces: made of the U-Net without products, and with them.
     """
 
     def __init__(self) -> None:
         self.laboratory = Laboratory(RunConfig(), cache=Cache(default_cache_folder()), device="cpu")
         self.unet = self.laboratory.frozen.unet
-        self.traces = {multiplied: Traces(self.unet) for multiplied in (False, True)}
+        self.traces = {products: Traces(self.unet) for products in (False, True)}
         scorer = self.laboratory.scorer
         scorer(scorer.real.fidelity)  # features of real images, which all trials of a run share
 
     @contextmanager
     def way(self, name: str) -> Iterator[None]:
         """Inside, the U-Net computes in one of `WAYS`."""
-        multiplied, replayed = WAYS[name]
-        if not multiplied:
+        products, replayed = WAYS[name]
+        if not products:
+            self.unet.set_attn_processor(AttnProcessor2_0())
             for module in self.unet.modules():
                 vars(module).pop("_conv_forward", None)
-        self.laboratory.traces = self.traces[multiplied] if replayed else UNTRACED
+        self.laboratory.traces = self.traces[products] if replayed else UNTRACED
         try:
             with self.laboratory.traces.replayed():
                 yield
         finally:
             multiply_pointwise(self.unet)
+            attend_by_products(self.unet)
 
     def masks(self) -> dict[str, list[int]]:
         """Levels by the mask's name."""
@@ -169,6 +177,37 @@ def measured_layers(_bench: Bench, options: argparse.Namespace) -> Iterator[Line
             yield sizes | {"what": what, "way": way} | milliseconds(readings)
 
 
+def measured_attention(_bench: Bench, options: argparse.Namespace) -> Iterator[Line]:
+    """Forward alone, and forward and backward to queries, keys and values."""
+
+    def fused(*given: torch.Tensor) -> torch.Tensor:
+        split = [one.view(len(one), -1, 2, 8).transpose(1, 2) for one in given]
+        found = nn.functional.scaled_dot_product_attention(*split)
+        return found.transpose(1, 2).reshape(given[0].shape)
+
+    def products(*given: torch.Tensor) -> torch.Tensor:
+        return attended(*given, 2)
+
+    for images, queries, keys in ATTENTIONS:
+        given = [torch.randn((images, count, 16), requires_grad=True) for count in (queries, keys, keys)]
+        spent = defaultdict[tuple[str, str], list[float]](list)
+        for _ in range(options.rounds):
+            for way, attend in (("fused", fused), ("products", products)):
+
+                def forward(attend: Any = attend, given: Any = given) -> object:
+                    with torch.no_grad():
+                        return attend(*given)
+
+                def both(attend: Any = attend, given: Any = given) -> object:
+                    return torch.autograd.grad(attend(*given).sum(), given)
+
+                for what, work in (("forward", forward), ("forward and backward", both)):
+                    spent[what, way] += timed(work, 5 * options.readings)
+        for (what, way), readings in spent.items():
+            sizes = {"images": images, "queries": queries, "keys": keys}
+            yield sizes | {"what": what, "way": way} | milliseconds(readings)
+
+
 def measured_tracing(bench: Bench, _options: argparse.Namespace) -> Iterator[Line]:
     """Seconds of a call that is traced, of a next mask's first, and of an ordinary one."""
     laboratory = bench.laboratory
@@ -227,6 +266,7 @@ MEASURED = {
     "step": measured_steps,
     "sampling": measured_sampling,
     "layer": measured_layers,
+    "attention": measured_attention,
     "tracing": measured_tracing,
     "trial": measured_trials,
 }
@@ -252,14 +292,15 @@ def tables(lines: list[Line]) -> None:
         print(
             f"| {', '.join(name)} | " + " | ".join(f"{one:.1f}" for one in means) + f" | {means[0] / means[-1]:.2f} |"
         )
-    print("\n| images, channels, side | what | convolution, us | product, us | times faster |\n|---|---|---|---|---|")
-    layers = [line for line in lines if line["part"] == "layer"]
-    for one in (line for line in layers if line["way"] == "convolution"):
-        key = ("images", "channels", "side", "what")
-        other = next(line for line in layers if line["way"] == "product" and all(line[k] == one[k] for k in key))
-        shape = f"{one['images']}, {one['channels'][0]} to {one['channels'][1]}, {one['side']}"
+    layers = [one for one in lines if one["part"] in ("layer", "attention")]
+    print("\n| | what | before, us | products, us | times faster |\n|---|---|---|---|---|")
+    for one in (line for line in layers if line["way"] in ("convolution", "fused")):
+        other = layers[next(place for place, line in enumerate(layers) if line is one) + 2]
+        sizes = ", ".join(
+            f"{key} {one[key]}" for key in ("images", "channels", "side", "queries", "keys") if key in one
+        )
         times = f"{1e3 * one['ms']:.0f} | {1e3 * other['ms']:.0f} | {one['ms'] / other['ms']:.2f}"
-        print(f"| {shape} | {one['what']} | {times} |")
+        print(f"| {sizes} | {one['what']} | {times} |")
     print()
     for line in lines:
         if line["part"] == "tracing":
