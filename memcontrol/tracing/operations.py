@@ -12,6 +12,7 @@ _aten = torch.ops.aten
 _SAME = (_aten.detach.default, _aten.alias.default)
 _RESHAPED = (_aten.view.default, _aten._unsafe_view.default)
 _VIEWS = (_aten.t.default, _aten.transpose.int, *_RESHAPED)
+_SCALED = (_aten.div.Tensor, _aten.mul.Tensor)
 _SEVERAL = (
     _aten.convolution_backward.default,
     _aten.native_group_norm_backward.default,
@@ -37,14 +38,14 @@ def changes_its_input(node: fx.Node) -> bool:
 
 
 def simplified(graph: fx.Graph) -> None:
-    """Take out what changes no number: a tensor detached, a transposed one transposed again, one view twice."""
+    """Take out what changes no number: tensors detached, divided by one, transposed twice, and views there already."""
     seen = dict[tuple[object, ...], fx.Node]()
     for node in list(graph.nodes):
         source = node.args[0] if node.op == "call_function" and node.args else None
         if not isinstance(source, fx.Node):
             continue
         same: object = node
-        if node.target in _SAME:
+        if node.target in _SAME or (node.target in _SCALED and _by_one(node)):
             same = source
         elif node.target is source.target is _aten.t.default:
             same = source.args[0]
@@ -55,6 +56,13 @@ def simplified(graph: fx.Graph) -> None:
             node.replace_all_uses_with(same)
             graph.erase_node(node)
     graph.eliminate_dead_code()
+
+
+def _by_one(node: fx.Node) -> bool:
+    """Whether a tensor is scaled by one and stays of its type; diffusers' layers divide by factors that mostly are."""
+    source, factor = node.args
+    same_type = isinstance(source, fx.Node) and source.meta["tensor_meta"].dtype == node.meta["tensor_meta"].dtype
+    return same_type and isinstance(factor, int | float) and factor == 1
 
 
 def narrowed(graph: fx.Graph) -> None:
