@@ -61,8 +61,11 @@ def simplified(graph: fx.Graph) -> None:
 def _by_one(node: fx.Node) -> bool:
     """Whether a tensor is scaled by one and stays of its type; diffusers' layers divide by factors that mostly are."""
     source, factor = node.args
-    same_type = isinstance(source, fx.Node) and source.meta["tensor_meta"].dtype == node.meta["tensor_meta"].dtype
-    return same_type and isinstance(factor, int | float) and factor == 1
+    if not isinstance(factor, int | float) or factor != 1:
+        return False
+    # What a trace holds as a constant has no such facts.
+    before, after = (one.meta.get("tensor_meta") if isinstance(one, fx.Node) else None for one in (source, node))
+    return before is not None and after is not None and bool(before.dtype == after.dtype)
 
 
 def narrowed(graph: fx.Graph) -> None:

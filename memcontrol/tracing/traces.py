@@ -109,7 +109,7 @@ class Traces:
         del self.unet.forward
         try:
             reason = self._traced(kind, wanted, values) if wanted else self._traced_prediction(kind, values)
-        except (RuntimeError, TypeError, ValueError, AssertionError) as error:  # all that tracing is known to raise
+        except (RuntimeError, TypeError, ValueError, LookupError, AssertionError) as error:  # as tracing raises
             reason = f"{type(error).__name__}: {error}"
         finally:
             self.unet.forward = self._forward

@@ -50,6 +50,11 @@ def test_a_whole_number_divided_by_one_becomes_a_fraction():
     assert aten.div.Tensor in simpler(lambda x: x / 1, torch.arange(4))
 
 
+def test_a_constant_that_a_trace_holds_is_left_alone():
+    constant = torch.arange(9.0).view(3, 3)
+    simpler(lambda x: constant * 1 + constant.t() * x, torch.ones((3, 3)))
+
+
 def test_gradients_that_nothing_uses_are_not_computed():
     layer = torch.nn.Conv2d(2, 3, 3)
 

@@ -29,7 +29,9 @@ def parts(line: dict[str, Any]) -> dict[str, float]:
     for path, seconds in line["cpu_s"].items():
         names = path.split(" > ")
         name = names[-1]
-        if name == "U-Net forward" and "membership" in names:
+        if "tracing" in names:
+            name = "tracing"  # the U-Net runs there, too, but not for the trial
+        elif name == "U-Net forward" and "membership" in names:
             name = "U-Net forward, membership"
         spent[NAMED.get(name, name)] += seconds
     return dict(spent)

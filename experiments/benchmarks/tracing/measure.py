@@ -296,9 +296,7 @@ def tables(lines: list[Line]) -> None:
     print("\n| | what | before, us | products, us | times faster |\n|---|---|---|---|---|")
     for one in (line for line in layers if line["way"] in ("convolution", "fused")):
         other = layers[next(place for place, line in enumerate(layers) if line is one) + 2]
-        sizes = ", ".join(
-            f"{key} {one[key]}" for key in ("images", "channels", "side", "queries", "keys") if key in one
-        )
+        sizes = ", ".join(f"{key} {one[key]}" for key in SHAPE if key in one)
         times = f"{1e3 * one['ms']:.0f} | {1e3 * other['ms']:.0f} | {one['ms'] / other['ms']:.2f}"
         print(f"| {sizes} | {one['what']} | {times} |")
     print()
