@@ -48,7 +48,7 @@ class EfficientNetLite0:
         network = pretrained(path, size)
         self.device, self.size, self.batch = device, size, batch
         self.identity = parameters_identity(network, self.name, size)
-        fold(network)
+        self._turned = fold(network)
         # Channels last is the faster layout for depthwise convolutions on a CPU.
         self._network: Any = network.to(device=device, memory_format=torch.channels_last)
 
@@ -63,7 +63,8 @@ class EfficientNetLite0:
     def _inputs(self, pixels: Pixels) -> torch.Tensor:
         import torch
 
-        images = torch.from_numpy(np.array(pixels)).to(self.device).permute(0, 3, 1, 2).float()
+        turned = pixels[:, ::-1, ::-1] if self._turned else pixels
+        images = torch.from_numpy(np.array(turned)).to(self.device).permute(0, 3, 1, 2).float()
         resized = torch.nn.functional.interpolate(
             images, size=(self.size, self.size), mode="bilinear", antialias=True, align_corners=False
         )
@@ -84,10 +85,15 @@ def pretrained(path: Path, size: int) -> Any:
     return network.eval()
 
 
-def fold(network: Any) -> None:
-    """Have convolutions do what stands around them, up to rounding: the norm after, and the same padding on all sides.
+def fold(network: Any) -> bool:
+    """Have convolutions do what stands around them, up to rounding: the norm after, and padding.
 
     Each of those is a pass over all activations, and on a CPU they take time.
+
+    Returns:
+        whether the network now takes images turned by half a circle. Strides are padded after an image's end and not
+        before its beginning, or more there, which a convolution does not do; turned, it is the other way round, and
+        the same on all sides gives as many windows in the same places.
     """
     import torch
     from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -99,9 +105,25 @@ def fold(network: Any) -> None:
             if hasattr(owner, convolution):
                 setattr(owner, convolution, fuse_conv_bn_eval(getattr(owner, convolution), getattr(owner, norm)))
                 setattr(owner, norm, torch.nn.Identity())
+    convolutions = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
+    padded = [one for one in convolutions if isinstance(getattr(one, "static_padding", None), torch.nn.ZeroPad2d)]
+    turned = any(_is_late(one) for one in padded)
+    if turned:
+        for one in convolutions:
+            one.weight.data = one.weight.data.flip(2, 3)
+    for one in padded:
+        left, right, top, bottom = one.static_padding.padding
+        if _is_late(one) or (left, top) == (right, bottom):
+            one.padding, one.static_padding = (bottom, right), torch.nn.Identity()
+        elif turned:
+            one.static_padding = torch.nn.ZeroPad2d((right, left, bottom, top))
     for module in network.modules():
-        padding = getattr(module, "static_padding", None)
-        if isinstance(padding, torch.nn.ZeroPad2d) and len(set(padding.padding)) == 1:
-            module.padding, module.static_padding = padding.padding[:2], torch.nn.Identity()
         if isinstance(module, torch.nn.ReLU6):
             module.inplace = True
+    return turned
+
+
+def _is_late(convolution: Any) -> bool:
+    """Whether there is one more row and column of padding after an image than before it, and a stride that skips it."""
+    left, right, top, bottom = convolution.static_padding.padding
+    return (right - left, bottom - top) == (1, 1) and min(convolution.stride) > 1
