@@ -14,6 +14,7 @@ from memcontrol.data.identity import images_fingerprint
 from memcontrol.data.images import ImageSet, Pixels
 from memcontrol.fingerprint import fingerprint
 from memcontrol.pipeline.frozen import ENCODE_BATCH, FrozenPipeline, LatentMoments, TextEmbeddings, as_pixels
+from memcontrol.pipeline.upsampling import upsample_in_quarters
 
 DECODE_BATCH = 16
 """Small, so that the decoder's activations stay in a CPU's cache."""
@@ -32,6 +33,8 @@ class LatentPipeline(FrozenPipeline):
     def __init__(self, pipeline: Any, *, name: str, device: str, cache: Cache) -> None:
         super().__init__(pipeline, name=name, device=device, cache=cache)
         self.vae = pipeline.vae.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        if self.device.type == "cpu":
+            upsample_in_quarters(self.vae)
         self.text_encoder = pipeline.text_encoder.eval().requires_grad_(False)
         self.tokenizer = pipeline.tokenizer
         vocabulary = sorted(self.tokenizer.get_vocab().items())
