@@ -108,7 +108,8 @@ def _denoised(
     copies = 1 if embeddings is None else len(embeddings) // len(latents)
     for timestep in scheduler.timesteps:
         inputs = scheduler.scale_model_input(torch.cat([latents] * copies), timestep)
-        predicted = frozen.unet(inputs, timestep, *conditioning, return_dict=False)[0]
+        # One timestep an image, as attacks give them: on a CPU both are then replayed from one trace.
+        predicted = frozen.unet(inputs, timestep.repeat(len(inputs)), *conditioning, return_dict=False)[0]
         if copies == 2:
             empty, conditional = predicted.chunk(2)
             predicted = empty + guidance * (conditional - empty)

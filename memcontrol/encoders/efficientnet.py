@@ -105,7 +105,7 @@ def fold(network: Any) -> bool:
             if hasattr(owner, convolution):
                 setattr(owner, convolution, fuse_conv_bn_eval(getattr(owner, convolution), getattr(owner, norm)))
                 setattr(owner, norm, torch.nn.Identity())
-    convolutions = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
+    convolutions: list[Any] = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
     padded = [one for one in convolutions if isinstance(getattr(one, "static_padding", None), torch.nn.ZeroPad2d)]
     turned = any(_is_late(one) for one in padded)
     if turned:

@@ -67,6 +67,14 @@ class Savable(Protocol):
         """Write what was tuned, for the base model, into a folder that need not exist."""
 
 
+@runtime_checkable
+class Plain(Protocol):
+    """An attachment that can say what it makes of the plain U-Net's parameters."""
+
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        """Those that it changes, by dotted name, as functions of `parameters`; equal to `folded`'s up to rounding."""
+
+
 class AdaptedLayer(Protocol):
     """A layer that computes otherwise while attached."""
 

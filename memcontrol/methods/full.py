@@ -21,6 +21,10 @@ class FullAttachment:
         """Nothing to fold."""
         return nullcontext()
 
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        """None is made of others."""
+        return {}
+
 
 @dataclass(frozen=True)
 class FullTuning:

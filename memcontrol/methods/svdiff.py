@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -16,6 +17,8 @@ from memcontrol.errors import SpaceError
 from memcontrol.methods.attachment import LayersAttachment, Resources, Settings, Tunable, owner, replaced
 from memcontrol.methods.decompositions import Factors, matrix_shape, prepared
 
+STACKED = 2**16
+"""Numbers of a weight, at most, for it to be shifted together with others: what is larger takes its time by itself."""
 SHIFTED = (nn.Conv2d, nn.Linear, nn.GroupNorm, nn.LayerNorm)
 
 
@@ -153,6 +156,71 @@ class ShiftedLayer:
 
 
 @dataclass(frozen=True)
+class _Alike:
+    """Weights that are shifted together: matrices of one shape and type, stacked.
+
+    Attributes:
+        shapes: of the weights, by name.
+        shifts: `(k,)` each.
+        u, s, vh: `(L, m, k)`, `(L, k)` and `(L, k, n)`.
+        original: `(L, m, n)`.
+    """
+
+    shapes: Mapping[str, torch.Size]
+    shifts: tuple[nn.Parameter, ...]
+    u: torch.Tensor
+    s: torch.Tensor
+    vh: torch.Tensor
+    original: torch.Tensor
+
+    @classmethod
+    def of(cls, layers: Mapping[str, ShiftedLayer]) -> _Alike:
+        """Of layers by their weights' names."""
+        weights = {name: _original(layer.module).detach() for name, layer in layers.items()}
+        factors = [layer.shift.factors for layer in layers.values()]
+        parts = [[one.u for one in factors], [one.s for one in factors], [one.vh for one in factors]]
+        parts.append([weight.reshape(matrix_shape(weight)) for weight in weights.values()])
+        # One alone is not copied: such layers are large.
+        stacked = [torch.stack(part) if len(part) > 1 else part[0][None] for part in parts]
+        shapes = {name: weight.shape for name, weight in weights.items()}
+        return cls(shapes, tuple(layer.shift.shift for layer in layers.values()), *stacked)
+
+    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Each weight's name, and the weight with shifted singular values, as `SpectralShift` gives it."""
+        change = (self.s + torch.stack(self.shifts)).clamp(min=0) - self.s
+        shifted = self.original + (self.u * change[:, None]) @ self.vh
+        for (name, shape), weight in zip(self.shapes.items(), shifted.to(self.original.dtype).unbind(), strict=True):
+            yield name, weight.view(shape)
+
+
+@dataclass(frozen=True)
+class ShiftsAttachment(LayersAttachment):
+    """Layers whose weights' singular values are shifted.
+
+    Attributes:
+        names: of the weights, in the order of `layers`.
+    """
+
+    layers: tuple[ShiftedLayer, ...]
+    names: tuple[str, ...]
+
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        """The shifted weights: those of small layers of one shape together, which saves most of the time."""
+        return {name: weight for alike in self._stacks for name, weight in alike.weights()}
+
+    @cached_property
+    def _stacks(self) -> tuple[_Alike, ...]:
+        """Copies of what stays as it is; made where the layers are when they are first asked for."""
+        found: dict[tuple[object, ...], dict[str, ShiftedLayer]] = {}
+        for name, layer in zip(self.names, self.layers, strict=True):
+            weight = _original(layer.module)
+            alone = name if weight.numel() > STACKED else ""
+            key = (alone, matrix_shape(weight), weight.dtype)
+            found.setdefault(key, {})[name] = layer
+        return tuple(_Alike.of(layers) for layers in found.values())
+
+
+@dataclass(frozen=True)
 class SVDiff:
     """Shifts of singular values: W = u diag(s) vh becomes u diag(relu(s + shift)) vh. Biases stay as they are.
 
@@ -183,7 +251,7 @@ class SVDiff:
     @contextmanager
     def attached(
         self, unet: nn.Module, tunables: Sequence[Tunable], resources: Resources
-    ) -> Iterator[LayersAttachment]:
+    ) -> Iterator[ShiftsAttachment]:
         """Shift the chosen weights; on exit nothing of it is left."""
         names = [name for tunable in tunables for name in tunable.parameters]
         for name in names:
@@ -192,7 +260,8 @@ class SVDiff:
         factors = {**resources.decompositions, **prepared(unet, missing, resources.cache)}
         layers = {name: _shifted(owner(unet, name)[0], factors[name]) for name in names}
         parameters = {f"{name}.shift": layer.shift.shift for name, layer in layers.items()}
-        with LayersAttachment(tuple(layers.values()), parameters).attached() as attachment:
+        attachment = ShiftsAttachment(tuple(layers.values()), parameters, tuple(layers))
+        with attachment.attached():
             yield attachment
 
 

@@ -10,7 +10,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
 TAPS = (((1.0, 0.0, 0.0), (0.0, 1.0, 1.0)), ((1.0, 1.0, 0.0), (0.0, 0.0, 1.0)))
-"""For a pixel at an even and at an odd place, which of a convolution's three taps each of two pixels before is under."""
+"""For a pixel at an even and at an odd place: which of three taps each of the two pixels that it sees is under."""
 
 
 def quartered(weight: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from torch import fx
+from torch import fx, nn
 from torch.autograd.function import once_differentiable
+from torch.func import functional_call
 
 from memcontrol.tracing.graphs import Pass, Passes, passes, traced_gradients, traced_prediction
 
@@ -18,6 +20,8 @@ OFTEN = 100
 Kind = tuple[object, ...]
 """Whether gradients are wanted, the U-Net's data type, and each input's shape, strides and data type."""
 Tensors = Sequence[torch.Tensor]
+Changed = Callable[[], Mapping[str, torch.Tensor]]
+"""Gives the plain U-Net's tensors that attached methods change, by name, as functions of what they train."""
 
 
 class Traces:
@@ -37,6 +41,10 @@ class Traces:
     def __init__(self, unet: Any) -> None:
         self.unet = unet
         self.refused: dict[Kind, str] = {}
+        # For tracing while the U-Net has something attached: its modules, on tensors of no memory.
+        memory = {id(one): nn.Parameter(one.detach().to("meta"), requires_grad=False) for one in unet.parameters()}
+        self._plain = copy.deepcopy(unet, memory)
+        self._changed: Changed | None = None
         self._modules = dict(unet.named_modules())
         self._layers = tuple(module for module in self._modules.values() if module is not unet)
         self._names = tuple(name for name, _ in unet.named_parameters())
@@ -49,16 +57,25 @@ class Traces:
         self._passes: dict[Kind, Passes] = {}
 
     @contextmanager
-    def replayed(self) -> Iterator[None]:
-        """Inside, calls of the U-Net are replayed where they are traced: on a CPU, and with nothing attached to it."""
-        if self.unet.device.type != "cpu" or "forward" in vars(self.unet) or not self._is_whole():
+    def replayed(self, changed: Changed | None = None) -> Iterator[None]:
+        """Inside, calls of the U-Net are replayed where they are traced: on a CPU, and if nothing unknown is attached.
+
+        Args:
+            changed: what methods that are attached make of the plain U-Net's tensors. The plain U-Net is computed with
+                those then, traced or not, which differs from the attached one's by rounding.
+        """
+        own, whole = vars(self.unet).get("forward"), self._is_whole()
+        if self.unet.device.type != "cpu" or own not in (None, self._forward) or not (whole or changed):
             yield
             return
+        before, self._changed = self._changed, None if whole else changed
         self.unet.forward = self._forward
         try:
             yield
         finally:
-            del self.unet.forward
+            self._changed = before
+            if own is None:
+                del self.unet.forward
 
     def _is_whole(self) -> bool:
         """Whether the U-Net has the modules and parameters that it was made of."""
@@ -66,36 +83,59 @@ class Traces:
         return dict(self.unet.named_modules()) == self._modules and names == self._names
 
     def _is_plain(self) -> bool:
-        """Whether its layers do what their classes say, keep what they compute, and nobody listens to them."""
+        """Whether its layers do what their classes say, keep what they compute, and nobody listens to them.
+
+        What methods that are attached have layers do is known.
+        """
         return not any(
             layer._forward_hooks
             or layer._forward_pre_hooks
             or layer._backward_hooks
             or layer._backward_pre_hooks
-            or "forward" in (own := vars(layer))
+            or ("forward" in (own := vars(layer)) and self._changed is None)
             or own.get("gradient_checkpointing", False)
             for layer in self._layers
         )
 
     def _forward(self, *inputs: Any, return_dict: bool = True, **others: Any) -> Any:
-        if return_dict or others or not _traceable(inputs) or not self._is_plain():
+        if return_dict or others or not _is_all(inputs) or not self._is_plain():
             return self._own(*inputs, return_dict=return_dict, **others)
-        tensors = [cast(torch.Tensor, module._parameters[leaf]) for module, leaf in self._places]
+        tensors = self._tensors()
         values = (*tensors, *inputs)
         asked = torch.is_grad_enabled()
         wanted = tuple(place for place, tensor in enumerate(tensors) if asked and tensor.requires_grad)
         kind = (bool(wanted), tensors[0].dtype, *((one.shape, one.stride(), one.dtype) for one in inputs))
         if not wanted:
             if kind not in self._predictions and not self._tried(kind, wanted, values):
-                return self._own(*inputs, return_dict=False)
+                return self._plainly(values)
             with torch.no_grad():
                 return self._predictions[kind](*values)
         if wanted != self._wanted:
             self._wanted, self._passes = wanted, {}
         if kind not in self._passes and not self._tried(kind, wanted, values):
-            return self._own(*inputs, return_dict=False)
+            return self._plainly(values)
         trained = (tensors[place] for place in wanted)
         return (_Replay.apply(self._passes[kind], values, *trained),)  # type: ignore[no-untyped-call]
+
+    def _tensors(self) -> list[torch.Tensor]:
+        """The plain U-Net's tensors, in their order."""
+        changed = {} if self._changed is None else self._changed()
+        places = zip(self._names, self._places, strict=True)
+        return [changed[name] if name in changed else _held(module, leaf) for name, (module, leaf) in places]
+
+    def _plainly(self, values: Tensors) -> Any:
+        """What the plain U-Net gives on tensors and inputs, to the last bit as a trace of it does."""
+        inputs = tuple(values[len(self._names) :])
+        if self._changed is None:
+            return self._own(*inputs, return_dict=False)
+        return functional_call(
+            self._plain, dict(zip(self._names, values, strict=False)), inputs, {"return_dict": False}
+        )
+
+    @property
+    def _traceable(self) -> Any:
+        """What is traced: the U-Net, or with something attached the plain one."""
+        return self.unet if self._changed is None else self._plain
 
     def _own(self, *inputs: Any, **others: Any) -> Any:
         """What the U-Net itself does."""
@@ -119,10 +159,9 @@ class Traces:
 
     def _traced_prediction(self, kind: Kind, values: Tensors) -> str:
         """Trace a call without gradients; why it may not be used, where it may not."""
-        found = traced_prediction(self.unet, self._names, values)
+        found = traced_prediction(self._traceable, self._names, values)
         with torch.no_grad():
-            own = self._own(*values[len(self._names) :], return_dict=False)
-            if not _same(own, found(*values)):
+            if not _same(self._plainly(values), found(*values)):
                 return "the trace predicts otherwise"
         self._predictions[kind] = found
         return ""
@@ -132,10 +171,10 @@ class Traces:
         if kind in self._gradients:
             self._passes[kind] = passes(self._gradients[kind], wanted)
             return ""
-        (own,) = self._own(*values[len(self._names) :], return_dict=False)
+        (own,) = self._plainly(values)
         given = own.detach()
         gradients = torch.autograd.grad(own, [values[place] for place in wanted], given, allow_unused=True)
-        joint = traced_gradients(self.unet, self._names, values, given)
+        joint = traced_gradients(self._traceable, self._names, values, given)
         found = passes(joint, wanted)
         with torch.no_grad():
             predicted, *kept = found.forward(*values)
@@ -162,7 +201,11 @@ class _Replay(torch.autograd.Function):
         return None, None, *ctx.backwards(*ctx.saved_tensors, given.contiguous())
 
 
-def _traceable(inputs: Sequence[object]) -> bool:
+def _held(module: nn.Module, leaf: str) -> torch.Tensor:
+    return cast(torch.Tensor, module._parameters[leaf])
+
+
+def _is_all(inputs: Sequence[object]) -> bool:
     """Whether a call's inputs are all that its operations depend on, and gradients end at the U-Net's tensors."""
     return not torch.is_autocast_enabled("cpu") and all(
         isinstance(one, torch.Tensor) and not one.requires_grad for one in inputs

@@ -233,6 +233,37 @@ def test_a_small_shift_is_felt_in_half_precision(form, kind, tolerance):
     assert ((moved * plain).sum() / plain.square().sum()).item() == pytest.approx(1.01, abs=tolerance * 0.1)
 
 
+@pytest.mark.parametrize("stacked", [0, svdiff.STACKED])
+def test_the_plain_weights_are_those_that_layers_have(unet, resources, monkeypatch, stacked):
+    monkeypatch.setattr(svdiff, "STACKED", stacked)
+    names = shiftable(unet)
+    with tuned(unet, [shifted(*names)], resources) as tuning:
+        shake(tuning.parameters, 0.3)
+        own = {name: unet.get_submodule(name.rpartition(".")[0]).weight for name in names}
+        made = tuning.plain()
+        assert made.keys() == own.keys()
+        gradients = []
+        for weights in (own, made):
+            total = sum((weights[name].cos() * (place + 1)).sum() for place, name in enumerate(names))
+            gradients.append(torch.autograd.grad(total, list(tuning.parameters.values())))
+        for name in names:
+            torch.testing.assert_close(made[name], own[name], rtol=1e-5, atol=1e-5)
+        for one, other in zip(*gradients, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+        with tuning.folded():
+            for name in names:
+                torch.testing.assert_close(unet.get_parameter(name).data, made[name], rtol=1e-5, atol=1e-5)
+
+
+def test_a_method_that_cannot_say_what_it_makes_of_weights_leaves_the_tuning_without_plain_ones():
+    unet = load_unet("tiny").eval()
+    name = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"
+    with tuned(unet, [ParameterGroup("scale", "difffit", (name,), 0)]) as tuning:
+        assert tuning.plain is None
+    with tuned(unet, [ParameterGroup("whole", "full", (name,), 0)]) as tuning:
+        assert tuning.plain() == {}
+
+
 def test_half_precision_weights_have_shifts_in_full(form):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.Flatten(2), nn.Linear(36, 5)).to(torch.bfloat16)

@@ -197,6 +197,76 @@ def test_what_is_attached_is_not_replayed_but_what_is_folded_is(method, at_once,
     assert not recorded.refused
 
 
+def shifted(unet, places=("to_q", "to_k", "norm2")):
+    names = tuple(name for name, _ in unet.named_parameters() if any(f"{place}.weight" in name for place in places))
+    return ParameterGroup("shifts", "svdiff", names, 0)
+
+
+def test_what_says_how_it_changes_the_plain_unet_is_replayed(at_once, monkeypatch):
+    unet = load_unet("tiny").eval().requires_grad_(False)
+    inputs, recorded = conditional(unet), Traces(unet)
+    bias = ParameterGroup("bias", "full", ("conv_out.bias",), 0)
+
+    def found():
+        predicted = unet(*inputs, return_dict=False)[0]
+        parameters = tuning.parameters.values()
+        return predicted.detach(), *torch.autograd.grad(predicted.square().mean(), parameters, allow_unused=True)
+
+    with tuned(unet, [bias, shifted(unet)]) as tuning:
+        for tensor in tuning.parameters.values():
+            with torch.no_grad():
+                tensor.add_(0.01)
+        expected = found()
+        with recorded.replayed(tuning.plain):
+            found()
+            calls = own_calls(unet, monkeypatch)
+            replayed = found()
+            assert not calls
+        with tuning.folded(), recorded.replayed(), torch.no_grad():
+            folded = unet(*inputs, return_dict=False)[0]
+    assert not recorded.refused
+    assert "forward" not in vars(unet)
+    assert None not in replayed
+    for one, other in zip(replayed, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(folded, expected[0], rtol=1e-4, atol=1e-5)
+
+
+def test_with_something_attached_a_trace_has_the_bits_of_what_came_before_it(monkeypatch):
+    """Else a candidate's scores would depend on what its worker did before."""
+    unet = load_unet("tiny").eval().requires_grad_(False)
+    inputs, recorded = conditional(unet), Traces(unet)
+    monkeypatch.setattr(traces, "OFTEN", 1)
+    with tuned(unet, [shifted(unet)]) as tuning, recorded.replayed(tuning.plain):
+        for tensor in tuning.parameters.values():
+            with torch.no_grad():
+                tensor.add_(0.01)
+        rounds = []
+        for _ in range(3):
+            predicted = unet(*inputs, return_dict=False)[0]
+            gradients = torch.autograd.grad(predicted.square().mean(), list(tuning.parameters.values()))
+            with torch.no_grad():
+                rounds.append((predicted.detach(), *unet(*inputs, return_dict=False), *gradients))
+    assert not recorded.refused
+    for later in rounds[1:]:
+        assert_same(later, rounds[0])
+
+
+def test_inside_what_is_folded_the_unet_is_as_it_is(small, at_once):
+    """An outer replay of what was attached says nothing of the folded U-Net."""
+    unet, inputs = small
+    recorded = Traces(unet)
+    with tuned(unet, [shifted(unet, ("conv_in",))]) as tuning, recorded.replayed(tuning.plain), torch.no_grad():
+        for tensor in tuning.parameters.values():
+            tensor.add_(0.5)
+        with tuning.folded(), recorded.replayed():
+            found = unet(*inputs, return_dict=False)
+            again = unet(*inputs, return_dict=False)
+        assert "forward" in vars(unet)
+        torch.testing.assert_close(unet(*inputs, return_dict=False), found, rtol=1e-4, atol=1e-5)
+    assert_same(again, found)
+
+
 def test_a_unet_whose_operations_work_in_place_goes_on_as_it_is(small, at_once, monkeypatch):
     unet, inputs = small
     plain = type(unet.conv_in).forward
