@@ -111,9 +111,13 @@ def _predicted(unet: torch.nn.Module, names: Sequence[str], values: Sequence[tor
 
 def _traced(function: Callable[..., object], values: Sequence[torch.Tensor]) -> fx.GraphModule:
     """The function is done once on these values, so that what depends on their layout is traced as it is done."""
+    from torch._guards import TracingContext, tracing
+    from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    graph = make_fx(function)(*values)
+    # Every result's shape is noted; without this context each in a world of its own, which takes most of the time.
+    with tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):
+        graph = make_fx(function)(*values)
     for node in graph.graph.nodes:
         if changes_its_input(node):
             raise UntraceableError(f"{node.target} changes its input")
