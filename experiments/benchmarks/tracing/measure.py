@@ -3,7 +3,8 @@
     python experiments/benchmarks/tracing/measure.py
 
 `step` is forward and backward of the search's first batch, `sampling` one call at 64 images, `layer` one 1 x 1
-convolution, `attention` one of narrow heads, `tracing` what tracing itself takes, and `trial` a whole trial by phase.
+convolution, `attention` one of narrow heads, `shifts` a training step of SV-DIFF, `decoder` and `encoder` 16 images,
+`tracing` what tracing itself takes, and `trial` a whole trial by phase.
 Each measurement is one JSON line of results.jsonl, which is written anew for the parts that are asked for; `--table`
 prints the README's tables.
 """
@@ -25,16 +26,20 @@ from torch import nn
 
 from memcontrol.cache import Cache, default_cache_folder
 from memcontrol.config import RunConfig
+from memcontrol.data.packages import package_file
+from memcontrol.encoders.efficientnet import FILE, EfficientNetLite0, pretrained
 from memcontrol.finetuning.loss import Objective
+from memcontrol.groups import ParameterGroup
 from memcontrol.methods import tuned
 from memcontrol.pipeline.narrow_attention import attend_by_products, attended
 from memcontrol.pipeline.pointwise import multiply_pointwise
+from memcontrol.pipeline.upsampling import upsample_in_quarters
 from memcontrol.study.placement import take_device
 from memcontrol.study.trial import Laboratory
 from memcontrol.tracing import Traces, traces
 
 HERE = Path(__file__).parent
-PARTS = ("step", "sampling", "layer", "attention", "tracing", "trial")
+PARTS = ("step", "sampling", "layer", "attention", "shifts", "decoder", "encoder", "tracing", "trial")
 WAYS = {"neither": (False, False), "products": (True, False), "replayed": (False, True), "both": (True, True)}
 """Whether 1 x 1 convolutions and narrow attention are matrix products, and whether operations are replayed."""
 COMPARED = {"replayed": "neither", "both": "products"}
@@ -208,6 +213,70 @@ def measured_attention(_bench: Bench, options: argparse.Namespace) -> Iterator[L
             yield sizes | {"what": what, "way": way} | milliseconds(readings)
 
 
+def measured_shifts(bench: Bench, options: argparse.Namespace) -> Iterator[Line]:
+    """A step of SV-DIFF on every weight that it takes: by its layers, and replayed on the weights that they make."""
+    laboratory = bench.laboratory
+    from diffusers import DDPMScheduler
+
+    kinds = nn.Conv2d | nn.Linear | nn.GroupNorm | nn.LayerNorm
+    names = tuple(f"{place}.weight" for place, module in bench.unet.named_modules() if isinstance(module, kinds))
+    scheduler = DDPMScheduler.from_config(laboratory.frozen.scheduler_config)
+    objective, batch = Objective(bench.unet, scheduler, laboratory.accelerator), laboratory.batches.at(0)
+    made, spent = Traces(bench.unet), defaultdict[str, list[float]](list)
+    with tuned(bench.unet, [ParameterGroup("all", "svdiff", names, 0)], laboratory.resources) as tuning:
+        tensors = list(tuning.parameters.values())
+
+        def step() -> object:
+            predicted = objective.predicted(batch)
+            loss = objective.loss(batch, objective.errors(batch, predicted), None, float(len(batch)))
+            return torch.autograd.grad(loss, tensors)
+
+        for _ in range(options.rounds):
+            spent["attached"] += timed(step, options.readings)
+            with made.replayed(tuning.plain):
+                spent["replayed"] += timed(step, options.readings)
+    for way, readings in spent.items():
+        yield {"weights": len(names), "way": way} | milliseconds(readings)
+
+
+@torch.no_grad()
+def measured_decoder(bench: Bench, options: argparse.Namespace) -> Iterator[Line]:
+    """As diffusers has it, and upsampling in quarters."""
+    spent = defaultdict[str, list[float]](list)
+    frozen: Any = bench.laboratory.frozen
+    latents = torch.randn((16, *frozen.latent_shape), generator=torch.Generator().manual_seed(713))
+    for _ in range(options.rounds):
+        for way in ("whole", "quarters"):
+            for module in frozen.vae.modules():
+                vars(module).pop("forward", None)
+            if way == "quarters":
+                upsample_in_quarters(frozen.vae)
+            spent[way] += timed(lambda: frozen.decode(latents), options.readings)
+    for way, readings in spent.items():
+        yield {"images": 16, "way": way} | milliseconds(readings)
+
+
+@torch.no_grad()
+def measured_encoder(bench: Bench, options: argparse.Namespace) -> Iterator[Line]:
+    """EfficientNet as its package has it, and folded."""
+    encoder, spent = EfficientNetLite0(), defaultdict[str, list[float]](list)
+    plain = pretrained(package_file(*FILE, extra="demo"), encoder.size).to(memory_format=torch.channels_last)
+    pixels = bench.laboratory.dataset.training.pixels()[:16]
+    inputs = encoder._inputs(pixels)
+
+    def whole() -> object:
+        return plain.extract_features(inputs).mean(dim=(2, 3))
+
+    def folded() -> object:
+        return encoder._network.extract_features(inputs).mean(dim=(2, 3))
+
+    for _ in range(options.rounds):
+        for way, work in (("as it comes", whole), ("folded", folded)):
+            spent[way] += timed(work, options.readings)
+    for way, readings in spent.items():
+        yield {"images": 16, "way": way} | milliseconds(readings)
+
+
 def measured_tracing(bench: Bench, _options: argparse.Namespace) -> Iterator[Line]:
     """Seconds of a call that is traced, of a next mask's first, and of an ordinary one."""
     laboratory = bench.laboratory
@@ -267,6 +336,9 @@ MEASURED = {
     "sampling": measured_sampling,
     "layer": measured_layers,
     "attention": measured_attention,
+    "shifts": measured_shifts,
+    "decoder": measured_decoder,
+    "encoder": measured_encoder,
     "tracing": measured_tracing,
     "trial": measured_trials,
 }
@@ -299,6 +371,12 @@ def tables(lines: list[Line]) -> None:
         sizes = ", ".join(f"{key} {one[key]}" for key in SHAPE if key in one)
         times = f"{1e3 * one['ms']:.0f} | {1e3 * other['ms']:.0f} | {one['ms'] / other['ms']:.2f}"
         print(f"| {sizes} | {one['what']} | {times} |")
+    print("\n| | ms | with | ms | times faster |\n|---|---|---|---|---|")
+    for part in ("shifts", "decoder", "encoder"):
+        pair = [line for line in lines if line["part"] == part]
+        for before, after in zip(pair[::2], pair[1::2], strict=True):
+            named = f"| {part}, {before['way']} | {before['ms']:.1f} | {after['way']} | {after['ms']:.1f}"
+            print(f"{named} | {before['ms'] / after['ms']:.2f} |")
     print()
     for line in lines:
         if line["part"] == "tracing":
