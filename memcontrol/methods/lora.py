@@ -55,6 +55,10 @@ class LoRAAttachment:
                 stack.enter_context(replaced(layer.base_layer, {"weight": _plain_weight(layer)}))
             yield
 
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        """The weights with their low-rank changes."""
+        return {f"{name}.weight": _plain_weight(layer) for name, layer in self.layers.items()}
+
     def save(self, folder: Path) -> None:
         """Write the low-rank changes alone, for the base model.
 
@@ -202,7 +206,6 @@ def _start(weight: torch.nn.Parameter, seed: int, name: str) -> None:
     weight.copy_(torch.nn.init.kaiming_uniform_(start, a=math.sqrt(5), generator=generator))
 
 
-@torch.no_grad()
 def _plain_weight(layer: Any) -> torch.Tensor:
     base: torch.Tensor = layer.base_layer.weight
     change: torch.Tensor = layer.get_delta_weight(ADAPTER)

@@ -66,10 +66,12 @@ class Traces:
 
         Args:
             changed: what methods that are attached make of the plain U-Net's tensors. The plain U-Net is computed with
-                those then, traced or not, which differs from the attached one's by rounding.
+                those then, traced or not, which differs from the attached one's by rounding. Not in half precision,
+                in which a small change of a tensor would be rounded away.
         """
         own, whole = vars(self.unet).get("forward"), self._is_whole()
-        if self.unet.device.type != "cpu" or own not in (None, self._forward) or not (whole or changed):
+        known = whole or (changed is not None and {one.dtype for one in self.unet.parameters()} == {torch.float32})
+        if self.unet.device.type != "cpu" or own not in (None, self._forward) or not known:
             yield
             return
         before, self._changed = self._changed, None if whole else changed

@@ -244,6 +244,21 @@ def test_folded_layers_are_the_plain_ones(network, images):
         assert torch.equal(network(images), adapted)
 
 
+def test_the_plain_weights_are_those_of_folded_layers_and_have_gradients(network, images):
+    with tuned(network, [lora(*NAMES)]) as tuning:
+        disturb(tuning.parameters)
+        made = tuning.plain()
+        with tuning.folded():
+            folded = {name: network.get_parameter(name).detach() for name in NAMES}
+            found = torch.func.functional_call(network, made, images)
+        assert made.keys() == folded.keys()
+        assert all(torch.equal(made[name], folded[name]) for name in NAMES)
+        parameters = list(tuning.parameters.values())
+        gradients = [torch.autograd.grad(out.square().sum(), parameters) for out in (found, network(images))]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
 def test_a_rank_above_the_layers_sizes_folds_too(network, images):
     with tuned(network, [lora("outs.0.weight", rank=9)]) as tuning:
         disturb(tuning.parameters)

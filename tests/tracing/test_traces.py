@@ -197,12 +197,16 @@ def test_what_is_attached_is_not_replayed_but_what_is_folded_is(method, at_once,
     assert not recorded.refused
 
 
-def shifted(unet, places=("to_q", "to_k", "norm2")):
+SETTINGS = {"svdiff": {}, "lora": {"rank": 2, "alpha": 2}}
+
+
+def attachable(unet, method="svdiff", places=("to_q", "to_k", "conv_in")):
     names = tuple(name for name, _ in unet.named_parameters() if any(f"{place}.weight" in name for place in places))
-    return ParameterGroup("shifts", "svdiff", names, 0)
+    return ParameterGroup("attached", method, names, 0, settings=SETTINGS[method])
 
 
-def test_what_says_how_it_changes_the_plain_unet_is_replayed(at_once, monkeypatch):
+@pytest.mark.parametrize("method", SETTINGS)
+def test_what_says_how_it_changes_the_plain_unet_is_replayed(method, at_once, monkeypatch):
     unet = load_unet("tiny").eval().requires_grad_(False)
     inputs, recorded = conditional(unet), Traces(unet)
     bias = ParameterGroup("bias", "full", ("conv_out.bias",), 0)
@@ -212,7 +216,7 @@ def test_what_says_how_it_changes_the_plain_unet_is_replayed(at_once, monkeypatc
         parameters = tuning.parameters.values()
         return predicted.detach(), *torch.autograd.grad(predicted.square().mean(), parameters, allow_unused=True)
 
-    with tuned(unet, [bias, shifted(unet)]) as tuning:
+    with tuned(unet, [bias, attachable(unet, method)]) as tuning:
         for tensor in tuning.parameters.values():
             with torch.no_grad():
                 tensor.add_(0.01)
@@ -232,12 +236,13 @@ def test_what_says_how_it_changes_the_plain_unet_is_replayed(at_once, monkeypatc
     torch.testing.assert_close(folded, expected[0], rtol=1e-4, atol=1e-5)
 
 
-def test_with_something_attached_a_trace_has_the_bits_of_what_came_before_it(monkeypatch):
+@pytest.mark.parametrize("method", SETTINGS)
+def test_with_something_attached_a_trace_has_the_bits_of_what_came_before_it(method, monkeypatch):
     """Else a candidate's scores would depend on what its worker did before."""
     unet = load_unet("tiny").eval().requires_grad_(False)
     inputs, recorded = conditional(unet), Traces(unet)
     monkeypatch.setattr(traces, "OFTEN", 1)
-    with tuned(unet, [shifted(unet)]) as tuning, recorded.replayed(tuning.plain):
+    with tuned(unet, [attachable(unet, method)]) as tuning, recorded.replayed(tuning.plain):
         for tensor in tuning.parameters.values():
             with torch.no_grad():
                 tensor.add_(0.01)
@@ -252,11 +257,19 @@ def test_with_something_attached_a_trace_has_the_bits_of_what_came_before_it(mon
         assert_same(later, rounds[0])
 
 
-def test_inside_what_is_folded_the_unet_is_as_it_is(small, at_once):
+@pytest.mark.parametrize("method", SETTINGS)
+def test_in_half_precision_what_is_attached_goes_on_as_it_is(method):
+    unet = load_unet("tiny").to(torch.bfloat16).eval().requires_grad_(False)
+    with tuned(unet, [attachable(unet, method)]) as tuning, Traces(unet).replayed(tuning.plain):
+        assert "forward" not in vars(unet)
+
+
+@pytest.mark.parametrize("method", SETTINGS)
+def test_inside_what_is_folded_the_unet_is_as_it_is(method, small, at_once):
     """An outer replay of what was attached says nothing of the folded U-Net."""
     unet, inputs = small
-    recorded = Traces(unet)
-    with tuned(unet, [shifted(unet, ("conv_in",))]) as tuning, recorded.replayed(tuning.plain), torch.no_grad():
+    recorded, group = Traces(unet), attachable(unet, method)
+    with tuned(unet, [group]) as tuning, recorded.replayed(tuning.plain), torch.no_grad():
         for tensor in tuning.parameters.values():
             tensor.add_(0.5)
         with tuning.folded(), recorded.replayed():
