@@ -260,7 +260,8 @@ def test_with_something_attached_a_trace_has_the_bits_of_what_came_before_it(met
 @pytest.mark.parametrize("method", SETTINGS)
 def test_in_half_precision_what_is_attached_goes_on_as_it_is(method):
     unet = load_unet("tiny").to(torch.bfloat16).eval().requires_grad_(False)
-    with tuned(unet, [attachable(unet, method)]) as tuning, Traces(unet).replayed(tuning.plain):
+    recorded = Traces(unet)
+    with tuned(unet, [attachable(unet, method)]) as tuning, recorded.replayed(tuning.plain):
         assert "forward" not in vars(unet)
 
 
