@@ -17,6 +17,8 @@ from memcontrol.tracing.graphs import Pass, Passes, passes, traced_gradients, tr
 
 OFTEN = 100
 """Calls of a kind before it is traced: tracing takes as long as some 300 calls of a small U-Net save."""
+SMALL = 2**21
+"""Numbers of a U-Net, at most, for its tensors to be made anew at each call: of larger ones that takes longer."""
 LISTENERS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 Kind = tuple[object, ...]
 """Whether gradients are wanted, the U-Net's data type, and each input's shape, strides and data type."""
@@ -69,11 +71,11 @@ class Traces:
 
         Args:
             changed: what methods that are attached make of the plain U-Net's tensors. The plain U-Net is computed with
-                those then, traced or not, which differs from the attached one's by rounding. Not in half precision,
-                in which a small change of a tensor would be rounded away.
+                those then, traced or not, which differs from the attached one's by rounding. Not of a U-Net that is
+                large or of half precision, in which a small change of a tensor would be rounded away.
         """
         own, whole = vars(self.unet).get("forward"), self._is_whole()
-        known = whole or (changed is not None and {one.dtype for one in self.unet.parameters()} == {torch.float32})
+        known = whole or (changed is not None and self._is_made_soon())
         if self.unet.device.type != "cpu" or own not in (None, self._forward) or not known:
             yield
             return
@@ -90,6 +92,11 @@ class Traces:
         """Whether the U-Net has the modules and parameters that it was made of."""
         names = tuple(name for name, _ in self.unet.named_parameters())
         return dict(self.unet.named_modules()) == self._modules and names == self._names
+
+    def _is_made_soon(self) -> bool:
+        """Whether tensors that attached methods change may be made anew at each call."""
+        exact = {one.dtype for one in self.unet.parameters()} == {torch.float32}
+        return exact and sum(map(torch.numel, self._plain.parameters())) <= SMALL
 
     def _is_plain(self) -> bool:
         """Whether its layers do what their classes say, keep what they compute, and nobody listens to them.

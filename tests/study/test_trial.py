@@ -12,7 +12,7 @@ from memcontrol.cache import Cache
 from memcontrol.config import RunConfig
 from memcontrol.data.identity import dataset_fingerprint
 from memcontrol.errors import DivergedError, MemControlError
-from memcontrol.groups import weights_fingerprint
+from memcontrol.groups import ParameterGroup, weights_fingerprint
 from memcontrol.pipeline import LatentPipeline
 from memcontrol.score import Score
 from memcontrol.study.references import everything, score_reference, trajectory_steps
@@ -62,6 +62,20 @@ def test_a_replayed_trial_is_the_same_to_the_last_bit_and_runs_no_python_of_the_
     assert found.scores == expected.scores
     np.testing.assert_array_equal(found.images, expected.images)
     assert found.loss == expected.loss
+
+
+@pytest.mark.parametrize("method", ["svdiff", "lora"])
+def test_a_trial_of_attached_layers_is_the_same_whether_it_is_replayed_from_the_start(laboratory, method, monkeypatch):
+    unet = laboratory.frozen.unet
+    names = tuple(name for name, _ in unet.named_parameters() if name.endswith("to_q.weight"))
+    chosen = ParameterGroup("queries", method, names, 0, settings={"rank": 2, "alpha": 2} if method == "lora" else {})
+    monkeypatch.setattr(traces, "OFTEN", 3)
+    replaying = other(laboratory)
+    first = evaluated(replaying, chosen)
+    assert replaying.traces._passes
+    again = evaluated(replaying, chosen)
+    assert again.scores == first.scores
+    np.testing.assert_array_equal(again.images, first.images)
 
 
 def test_a_training_leaves_no_optimizer_behind(laboratory, groups, monkeypatch):

@@ -265,6 +265,15 @@ def test_in_half_precision_what_is_attached_goes_on_as_it_is(method):
         assert "forward" not in vars(unet)
 
 
+@pytest.mark.parametrize(("largest", "replays"), [(0, False), (279_592, True)])
+def test_of_a_large_unet_what_is_attached_goes_on_as_it_is(largest, replays, monkeypatch):
+    monkeypatch.setattr(traces, "SMALL", largest)
+    unet = load_unet("tiny").eval().requires_grad_(False)
+    recorded = Traces(unet)
+    with tuned(unet, [attachable(unet)]) as tuning, recorded.replayed(tuning.plain):
+        assert ("forward" in vars(unet)) == replays
+
+
 @pytest.mark.parametrize("method", SETTINGS)
 def test_inside_what_is_folded_the_unet_is_as_it_is(method, small, at_once):
     """An outer replay of what was attached says nothing of the folded U-Net."""
