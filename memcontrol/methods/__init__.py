@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from memcontrol.errors import ModelError
-from memcontrol.methods.attachment import Attachment, Plain, Resources, Savable, Tunable, TuningMethod
+from memcontrol.methods.attachment import Attachment, Resources, Savable, Tunable, TuningMethod
 from memcontrol.methods.difffit import DiffFit
 from memcontrol.methods.full import FullTuning
 from memcontrol.methods.lora import LoRA
@@ -42,13 +42,9 @@ class Tuning:
                 stack.enter_context(attachment.folded())
             yield
 
-    @property
-    def plain(self) -> Callable[[], Mapping[str, torch.Tensor]] | None:
-        """Gives the plain U-Net's parameters that are functions of those that train; None where a method cannot say."""
-        attachments = [one for one in self.attachments.values() if isinstance(one, Plain)]
-        if len(attachments) < len(self.attachments):
-            return None
-        return lambda: {name: tensor for one in attachments for name, tensor in one.tensors().items()}
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The plain U-Net's parameters that are functions of those that train, by dotted name; outside `folded`."""
+        return {name: tensor for one in self.attachments.values() for name, tensor in one.tensors().items()}
 
     def save(self, folder: Path) -> None:
         """Write what has a file format of its own, each method into the folder of its name; outside `folded` or in."""

@@ -58,6 +58,9 @@ class Attachment(Protocol):
     def folded(self) -> AbstractContextManager[None]:
         """Inside, the U-Net's layers are plain ones whose weights hold what was tuned: to sample, or to save."""
 
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        """What it makes of the plain U-Net's parameters, by dotted name; the same as when folded, up to rounding."""
+
 
 @runtime_checkable
 class Savable(Protocol):
@@ -65,14 +68,6 @@ class Savable(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write what was tuned, for the base model, into a folder that need not exist."""
-
-
-@runtime_checkable
-class Plain(Protocol):
-    """An attachment that can say what it makes of the plain U-Net's parameters."""
-
-    def tensors(self) -> Mapping[str, torch.Tensor]:
-        """Those that it changes, by dotted name, as functions of `parameters`; equal to `folded`'s up to rounding."""
 
 
 class AdaptedLayer(Protocol):

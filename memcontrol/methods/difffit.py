@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -27,16 +27,20 @@ class ScaledLayer:
         kind = torch.promote_types(module.weight.dtype, torch.float32)
         ones = module.weight.new_ones(module.out_features, dtype=kind)
         self.factors = {f"difffit_scale_{place}": torch.nn.Parameter(ones.clone()) for place in range(count)}
+        self.unscaled: Callable[[torch.Tensor], torch.Tensor] = module.forward
+        self.own = vars(module).get("forward")
 
     def attach(self) -> None:
         """Scale the layer's outputs from now on."""
         for name, factor in self.factors.items():
             self.module.register_parameter(name, factor)
-        self._hook = self.module.register_forward_hook(self._scaled)
+        self.module.forward = self._scaled  # type: ignore[method-assign]
 
     def detach(self) -> None:
         """Leave the layer as it was."""
-        self._hook.remove()
+        del self.module.forward
+        if self.own is not None:
+            self.module.forward = self.own  # type: ignore[method-assign]
         for name in self.factors:
             delattr(self.module, name)
 
@@ -48,7 +52,16 @@ class ScaledLayer:
             product = product * factor
         return product
 
-    def _scaled(self, _module: torch.nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The weight, and the bias where there is one, that give the scaled outputs, by the name in the layer."""
+        kind, scale = self.module.weight.dtype, self.scale()
+        found = {"weight": (self.module.weight * scale[:, None]).to(kind)}
+        if self.module.bias is not None:
+            found["bias"] = (self.module.bias * scale).to(kind)
+        return found
+
+    def _scaled(self, input: torch.Tensor) -> torch.Tensor:
+        output = self.unscaled(input)
         scaled = output * self.scale()
         # Where autocast rounds outputs below the weights' type, they go on in that of the factors.
         return scaled.to(output.dtype) if self.module.weight.dtype == output.dtype else scaled
@@ -57,16 +70,30 @@ class ScaledLayer:
     def folded(self) -> Iterator[None]:
         """Inside, the layer is a plain one whose weight and bias hold the factors."""
         with torch.no_grad():
-            kind = self.module.weight.dtype
-            values = {"weight": (self.module.weight * self.scale()[:, None]).to(kind)}
-            if self.module.bias is not None:
-                values["bias"] = (self.module.bias * self.scale()).to(kind)
+            values = self.tensors()
         self.detach()
         try:
             with replaced(self.module, values):
                 yield
         finally:
             self.attach()
+
+
+@dataclass(frozen=True)
+class ScalesAttachment(LayersAttachment):
+    """Layers whose outputs are scaled.
+
+    Attributes:
+        places: their dotted names, in the order of `layers`.
+    """
+
+    layers: tuple[ScaledLayer, ...]
+    places: tuple[str, ...]
+
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        """Weights and biases with the factors in them."""
+        named = zip(self.places, self.layers, strict=True)
+        return {f"{place}.{leaf}": tensor for place, layer in named for leaf, tensor in layer.tensors().items()}
 
 
 @dataclass(frozen=True)
@@ -95,14 +122,16 @@ class DiffFit:
     @contextmanager
     def attached(
         self, unet: torch.nn.Module, tunables: Sequence[Tunable], resources: Resources
-    ) -> Iterator[LayersAttachment]:
+    ) -> Iterator[ScalesAttachment]:
         """Scale the outputs of the chosen layers; on exit nothing of it is left."""
         names = [name for tunable in tunables for name in tunable.parameters]
         layers = {name: ScaledLayer(_linear(unet, name), _factors(name)) for name in names}
         parameters = {
             f"{name}.{own}": factor for name, layer in layers.items() for own, factor in layer.factors.items()
         }
-        with LayersAttachment(tuple(layers.values()), parameters).attached() as attachment:
+        places = tuple(name.rpartition(".")[0] for name in layers)
+        attachment = ScalesAttachment(tuple(layers.values()), parameters, places)
+        with attachment.attached():
             yield attachment
 
 

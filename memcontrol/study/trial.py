@@ -278,7 +278,7 @@ class Laboratory:
         try:
             with (
                 tuned(self.frozen.unet, groups, self.resources) as tuning,
-                self.traces.replayed(tuning.plain),
+                self.traces.replayed(tuning.tensors),
                 closing(self._steps(plan, tuning.parameters, rate, steps, stop, state)) as training,
             ):
                 for step in training:

@@ -34,8 +34,8 @@ class Traces:
     has the operations alone, forward and backward, and of the backward pass what a mask's gradients need. It gives
     the same bits as the U-Net: whether it does is tried on the call that it is made for, and else it is not used.
 
-    While methods are attached that can say what they make of the plain U-Net's tensors, the plain U-Net is computed on
-    those, or its trace, which serves all methods.
+    While methods are attached to a small U-Net, the plain U-Net is computed on the tensors that they make, or its
+    trace, which serves all of them.
 
     Args:
         unet: a plain one, with nothing attached.

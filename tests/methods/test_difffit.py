@@ -103,6 +103,36 @@ def test_nothing_is_left_behind(unet, inputs, error):
     assert torch.equal(output(unet, inputs), before)
 
 
+def test_the_plain_tensors_are_those_of_folded_layers_and_have_gradients(unet, inputs):
+    bias = ParameterGroup("bias", "full", (f"{ATTENTION}.attn1.to_out.0.bias",), 0)
+    with tuned(unet, [bias, difffit(*SCALED)]) as tuning:
+        shake(tuning.parameters)
+        made = tuning.tensors()
+        with tuning.folded():
+            folded = {name: unet.get_parameter(name).detach() for name in made}
+            found = torch.func.functional_call(unet, made, inputs, {"return_dict": False})[0]
+        assert {*SCALED, f"{ATTENTION}.attn1.to_out.0.bias", f"{ATTENTION}.ff.net.2.bias"} == made.keys()
+        assert all(torch.equal(made[name], folded[name]) for name in made)
+        own, parameters = unet(*inputs, return_dict=False)[0], list(tuning.parameters.values())
+        gradients = [torch.autograd.grad(out.square().mean(), parameters) for out in (found, own)]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+
+
+def test_a_layer_with_a_forward_pass_of_its_own_keeps_it():
+    layer = nn.Linear(3, 3)
+    wrapped = layer.forward
+    layer.forward = lambda given: wrapped(given) + 1
+    own, network, given = layer.forward, nn.Sequential(layer), torch.ones(2, 3)
+    before = network(given)
+    with tuned(network, [difffit("0.weight")]) as tuning:
+        with torch.no_grad():
+            tuning.parameters["0.weight.difffit_scale_0"].fill_(2)
+        torch.testing.assert_close(network(given), 2 * before)
+    assert layer.forward is own
+    assert torch.equal(network(given), before)
+
+
 @pytest.mark.parametrize("name", [f"{ATTENTION}.ff.net.2.bias", f"{ATTENTION}.norm1.weight", "conv_in.weight"])
 def test_what_is_no_linear_weight_is_refused_by_name(unet, name):
     with pytest.raises(SpaceError, match=name):

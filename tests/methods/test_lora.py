@@ -247,7 +247,7 @@ def test_folded_layers_are_the_plain_ones(network, images):
 def test_the_plain_weights_are_those_of_folded_layers_and_have_gradients(network, images):
     with tuned(network, [lora(*NAMES)]) as tuning:
         disturb(tuning.parameters)
-        made = tuning.plain()
+        made = tuning.tensors()
         with tuning.folded():
             folded = {name: network.get_parameter(name).detach() for name in NAMES}
             found = torch.func.functional_call(network, made, images)

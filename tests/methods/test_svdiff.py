@@ -240,7 +240,7 @@ def test_the_plain_weights_are_those_that_layers_have(unet, resources, monkeypat
     with tuned(unet, [shifted(*names)], resources) as tuning:
         shake(tuning.parameters, 0.3)
         own = {name: unet.get_submodule(name.rpartition(".")[0]).weight for name in names}
-        made = tuning.plain()
+        made = tuning.tensors()
         assert made.keys() == own.keys()
         gradients = []
         for weights in (own, made):
@@ -253,15 +253,6 @@ def test_the_plain_weights_are_those_that_layers_have(unet, resources, monkeypat
         with tuning.folded():
             for name in names:
                 torch.testing.assert_close(unet.get_parameter(name).data, made[name], rtol=1e-5, atol=1e-5)
-
-
-def test_a_method_that_cannot_say_what_it_makes_of_weights_leaves_the_tuning_without_plain_ones():
-    unet = load_unet("tiny").eval()
-    name = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"
-    with tuned(unet, [ParameterGroup("scale", "difffit", (name,), 0)]) as tuning:
-        assert tuning.plain is None
-    with tuned(unet, [ParameterGroup("whole", "full", (name,), 0)]) as tuning:
-        assert tuning.plain() == {}
 
 
 def test_half_precision_weights_have_shifts_in_full(form):

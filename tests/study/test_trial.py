@@ -64,7 +64,7 @@ def test_a_replayed_trial_is_the_same_to_the_last_bit_and_runs_no_python_of_the_
     assert found.loss == expected.loss
 
 
-@pytest.mark.parametrize("method", ["svdiff", "lora"])
+@pytest.mark.parametrize("method", ["svdiff", "difffit", "lora"])
 def test_a_trial_of_attached_layers_is_the_same_whether_it_is_replayed_from_the_start(laboratory, method, monkeypatch):
     unet = laboratory.frozen.unet
     names = tuple(name for name, _ in unet.named_parameters() if name.endswith("to_q.weight"))

@@ -197,10 +197,10 @@ def test_what_is_attached_is_not_replayed_but_what_is_folded_is(method, at_once,
     assert not recorded.refused
 
 
-SETTINGS = {"svdiff": {}, "lora": {"rank": 2, "alpha": 2}}
+SETTINGS = {"svdiff": {}, "difffit": {}, "lora": {"rank": 2, "alpha": 2}}
 
 
-def attachable(unet, method="svdiff", places=("to_q", "to_k", "conv_in")):
+def attachable(unet, method="svdiff", places=("to_q", "to_k", "ff.net.2")):
     names = tuple(name for name, _ in unet.named_parameters() if any(f"{place}.weight" in name for place in places))
     return ParameterGroup("attached", method, names, 0, settings=SETTINGS[method])
 
@@ -221,7 +221,7 @@ def test_what_says_how_it_changes_the_plain_unet_is_replayed(method, at_once, mo
             with torch.no_grad():
                 tensor.add_(0.01)
         expected = found()
-        with recorded.replayed(tuning.plain):
+        with recorded.replayed(tuning.tensors):
             found()
             calls = own_calls(unet, monkeypatch)
             replayed = found()
@@ -242,7 +242,7 @@ def test_with_something_attached_a_trace_has_the_bits_of_what_came_before_it(met
     unet = load_unet("tiny").eval().requires_grad_(False)
     inputs, recorded = conditional(unet), Traces(unet)
     monkeypatch.setattr(traces, "OFTEN", 1)
-    with tuned(unet, [attachable(unet, method)]) as tuning, recorded.replayed(tuning.plain):
+    with tuned(unet, [attachable(unet, method)]) as tuning, recorded.replayed(tuning.tensors):
         for tensor in tuning.parameters.values():
             with torch.no_grad():
                 tensor.add_(0.01)
@@ -261,7 +261,7 @@ def test_with_something_attached_a_trace_has_the_bits_of_what_came_before_it(met
 def test_in_half_precision_what_is_attached_goes_on_as_it_is(method):
     unet = load_unet("tiny").to(torch.bfloat16).eval().requires_grad_(False)
     recorded = Traces(unet)
-    with tuned(unet, [attachable(unet, method)]) as tuning, recorded.replayed(tuning.plain):
+    with tuned(unet, [attachable(unet, method)]) as tuning, recorded.replayed(tuning.tensors):
         assert "forward" not in vars(unet)
 
 
@@ -270,16 +270,16 @@ def test_of_a_large_unet_what_is_attached_goes_on_as_it_is(largest, replays, mon
     monkeypatch.setattr(traces, "SMALL", largest)
     unet = load_unet("tiny").eval().requires_grad_(False)
     recorded = Traces(unet)
-    with tuned(unet, [attachable(unet)]) as tuning, recorded.replayed(tuning.plain):
+    with tuned(unet, [attachable(unet)]) as tuning, recorded.replayed(tuning.tensors):
         assert ("forward" in vars(unet)) == replays
 
 
 @pytest.mark.parametrize("method", SETTINGS)
-def test_inside_what_is_folded_the_unet_is_as_it_is(method, small, at_once):
+def test_inside_what_is_folded_the_unet_is_as_it_is(method, at_once):
     """An outer replay of what was attached says nothing of the folded U-Net."""
-    unet, inputs = small
-    recorded, group = Traces(unet), attachable(unet, method)
-    with tuned(unet, [group]) as tuning, recorded.replayed(tuning.plain), torch.no_grad():
+    unet = load_unet("tiny").eval().requires_grad_(False)
+    inputs, recorded, group = conditional(unet), Traces(unet), attachable(unet, method)
+    with tuned(unet, [group]) as tuning, recorded.replayed(tuning.tensors), torch.no_grad():
         for tensor in tuning.parameters.values():
             tensor.add_(0.5)
         with tuning.folded(), recorded.replayed():

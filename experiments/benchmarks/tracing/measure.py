@@ -3,8 +3,8 @@
     python experiments/benchmarks/tracing/measure.py
 
 `step` is forward and backward of the search's first batch, `sampling` one call at 64 images, `layer` one 1 x 1
-convolution, `attention` one of narrow heads, `shifts` a training step of SV-DIFF, `decoder` and `encoder` 16 images,
-`tracing` what tracing itself takes, and `trial` a whole trial by phase.
+convolution, `attention` one of narrow heads, `attached` a training step of other methods, `decoder` and `encoder` 16
+images, `tracing` what tracing itself takes, and `trial` a whole trial by phase.
 Each measurement is one JSON line of results.jsonl, which is written anew for the parts that are asked for; `--table`
 prints the README's tables.
 """
@@ -39,7 +39,7 @@ from memcontrol.study.trial import Laboratory
 from memcontrol.tracing import Traces, traces
 
 HERE = Path(__file__).parent
-PARTS = ("step", "sampling", "layer", "attention", "shifts", "decoder", "encoder", "tracing", "trial")
+PARTS = ("step", "sampling", "layer", "attention", "attached", "decoder", "encoder", "tracing", "trial")
 WAYS = {"neither": (False, False), "products": (True, False), "replayed": (False, True), "both": (True, True)}
 """Whether 1 x 1 convolutions and narrow attention are matrix products, and whether operations are replayed."""
 COMPARED = {"replayed": "neither", "both": "products"}
@@ -50,6 +50,12 @@ SIZES = ((16, 16, 16, 8), (16, 48, 16, 8), (16, 32, 32, 4), (64, 32, 32, 4), (4,
 """Images, channels in and out, and side of a layer's input: `tiny` in training and sampling, then SD 1.5."""
 ATTENTIONS = ((16, 64, 64), (16, 64, 24), (64, 64, 64), (64, 64, 24), (16, 256, 256))
 """Images, queries and keys of two heads of eight numbers: `tiny`, and as many as the fused attention is left."""
+ATTACHED: dict[str, tuple[tuple[type[nn.Module], ...], dict[str, float]]] = {
+    "svdiff": ((nn.Conv2d, nn.Linear, nn.GroupNorm, nn.LayerNorm), {}),
+    "difffit": ((nn.Linear,), {}),
+    "lora": ((nn.Linear,), {"rank": 4, "alpha": 4}),
+}
+"""Layers that each method is put on, and its settings."""
 SHAPE = ("images", "channels", "side", "queries", "keys")
 Line = dict[str, Any]
 
@@ -213,30 +219,31 @@ def measured_attention(_bench: Bench, options: argparse.Namespace) -> Iterator[L
             yield sizes | {"what": what, "way": way} | milliseconds(readings)
 
 
-def measured_shifts(bench: Bench, options: argparse.Namespace) -> Iterator[Line]:
-    """A step of SV-DIFF on every weight that it takes: by its layers, and replayed on the weights that they make."""
+def measured_attached(bench: Bench, options: argparse.Namespace) -> Iterator[Line]:
+    """A step of methods that change layers: by their layers, and replayed on the tensors that these make."""
     laboratory = bench.laboratory
     from diffusers import DDPMScheduler
 
-    kinds = nn.Conv2d | nn.Linear | nn.GroupNorm | nn.LayerNorm
-    names = tuple(f"{place}.weight" for place, module in bench.unet.named_modules() if isinstance(module, kinds))
     scheduler = DDPMScheduler.from_config(laboratory.frozen.scheduler_config)
     objective, batch = Objective(bench.unet, scheduler, laboratory.accelerator), laboratory.batches.at(0)
-    made, spent = Traces(bench.unet), defaultdict[str, list[float]](list)
-    with tuned(bench.unet, [ParameterGroup("all", "svdiff", names, 0)], laboratory.resources) as tuning:
-        tensors = list(tuning.parameters.values())
+    for method, (kinds, settings) in ATTACHED.items():
+        modules = [name for name, module in bench.unet.named_modules() if isinstance(module, kinds)]
+        group = ParameterGroup("all", method, tuple(f"{name}.weight" for name in modules), 0, settings=settings)
+        made, spent = Traces(bench.unet), defaultdict[str, list[float]](list)
+        with tuned(bench.unet, [group], laboratory.resources) as tuning:
+            tensors = list(tuning.parameters.values())
 
-        def step() -> object:
-            predicted = objective.predicted(batch)
-            loss = objective.loss(batch, objective.errors(batch, predicted), None, float(len(batch)))
-            return torch.autograd.grad(loss, tensors)
+            def step(tensors: list[Any] = tensors) -> object:
+                predicted = objective.predicted(batch)
+                loss = objective.loss(batch, objective.errors(batch, predicted), None, float(len(batch)))
+                return torch.autograd.grad(loss, tensors)
 
-        for _ in range(options.rounds):
-            spent["attached"] += timed(step, options.readings)
-            with made.replayed(tuning.plain):
-                spent["replayed"] += timed(step, options.readings)
-    for way, readings in spent.items():
-        yield {"weights": len(names), "way": way} | milliseconds(readings)
+            for _ in range(options.rounds):
+                spent["by its layers"] += timed(step, options.readings)
+                with made.replayed(tuning.tensors):
+                    spent["replayed"] += timed(step, options.readings)
+        for way, readings in spent.items():
+            yield {"method": method, "weights": len(modules), "way": way} | milliseconds(readings)
 
 
 @torch.no_grad()
@@ -336,7 +343,7 @@ MEASURED = {
     "sampling": measured_sampling,
     "layer": measured_layers,
     "attention": measured_attention,
-    "shifts": measured_shifts,
+    "attached": measured_attached,
     "decoder": measured_decoder,
     "encoder": measured_encoder,
     "tracing": measured_tracing,
@@ -372,11 +379,12 @@ def tables(lines: list[Line]) -> None:
         times = f"{1e3 * one['ms']:.0f} | {1e3 * other['ms']:.0f} | {one['ms'] / other['ms']:.2f}"
         print(f"| {sizes} | {one['what']} | {times} |")
     print("\n| | ms | with | ms | times faster |\n|---|---|---|---|---|")
-    for part in ("shifts", "decoder", "encoder"):
+    for part in ("attached", "decoder", "encoder"):
         pair = [line for line in lines if line["part"] == part]
         for before, after in zip(pair[::2], pair[1::2], strict=True):
-            named = f"| {part}, {before['way']} | {before['ms']:.1f} | {after['way']} | {after['ms']:.1f}"
-            print(f"{named} | {before['ms'] / after['ms']:.2f} |")
+            ways = [f"{line['way']} | {line['ms']:.1f}" for line in (before, after)]
+            times = before["ms"] / after["ms"]
+            print(f"| {before.get('method', part)}, {' | '.join(ways)} | {times:.2f} |")
     print()
     for line in lines:
         if line["part"] == "tracing":
