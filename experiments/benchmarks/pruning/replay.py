@@ -3,7 +3,8 @@
     python experiments/benchmarks/pruning/replay.py
 
 Reads trials-*.jsonl of `measure.py`, writes replays.json and prints the tables of the README. No training: candidates
-come in random orders, baselines first, and the program's own rule says at each rung who goes on.
+come in random orders, baselines first, and the program's own rule says at each rung who goes on. With `--fewer-images`
+only the front by fewer images is compared with that by all.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from scipy.stats import spearmanr
 
 from memcontrol.score import Score, minimised
 from memcontrol.study.front import hypervolume
-from memcontrol.study.rungs import Judgement, hopeful, may_stand
+from memcontrol.study.rungs import Judgement, front_numbers, hopeful, may_stand
 
 FD, GAP = "fd@efficientnet-lite0", "copy_gap@pixels"
 LADDERS = ((0.125,), (0.25,), (0.5,), (0.25, 0.5), (0.25, 0.75), (0.5, 0.75), (0.25, 0.5, 0.75))
@@ -193,6 +194,30 @@ def correlations(knowns: list[Known]) -> list[dict[str, Any]]:
     return rows
 
 
+def by_fewer_images(knowns: list[Known]) -> list[dict[str, Any]]:
+    """What a search would lose that scores by fewer images: the front by those, its hypervolume by all.
+
+    Of the last share before the end, where the recorded trainings have scores by each number of images.
+    """
+    share, most = max(knowns[0].scores)
+    rows = []
+    for images in sorted({count for _, count in knowns[0].scores} - {most}):
+        kept, ranks = list[float](), list[list[float]]()
+        for known in knowns:
+            few, all_ = (
+                scaled(np.array([[score.value for score in own] for own in known.scores[share, count]]))
+                for count in (images, most)
+            )
+            front = front_numbers(few) == 0
+            worst = all_.max(axis=0)
+            kept.append(hypervolume(all_[front], worst) / hypervolume(all_, worst))
+            ranks.append([float(spearmanr(few[:, place], all_[:, place]).statistic) for place in range(2)])
+        row = {"images": images, "hypervolume": float(np.mean(kept)), "worst seed": min(kept)}
+        row |= dict(zip((FD, GAP), np.mean(ranks, axis=0).tolist(), strict=True))
+        rows.append({name: value if name == "images" else round(value, 4) for name, value in row.items()})
+    return rows
+
+
 def key(line: Line) -> tuple[object, ...]:
     """The same training under each variant."""
     return line["seed"], line["mask"], line["learning_rate"]
@@ -244,12 +269,18 @@ def main() -> None:
     parser.add_argument("--orders", type=int, default=10)
     parser.add_argument("--minimum", type=int, default=8)
     parser.add_argument("--shown", type=int, default=15)
+    parser.add_argument("--fewer-images", action="store_true", help="that table alone, into fewer_images.json")
     parser.add_argument("--out", type=Path, default=HERE)
     options = parser.parse_args()
     grouped: dict[str, dict[int, list[Line]]] = defaultdict(lambda: defaultdict(list))
     for line in lines(options.out):
         if line["rungs"]:
             grouped[line["variant"]][line["seed"]].append(line)
+    if options.fewer_images:
+        fewer = by_fewer_images([Known.of(found) for found in grouped["average"].values()])
+        print(markdown(fewer))
+        (options.out / "fewer_images.json").write_text(json.dumps(fewer, indent=1) + "\n")
+        return
     result: dict[str, Any] = {}
     for variant, seeds in grouped.items():
         knowns = [Known.of(found) for found in seeds.values()]
