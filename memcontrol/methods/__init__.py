@@ -22,17 +22,19 @@ METHODS: Mapping[str, TuningMethod] = {"full": FullTuning(), "difffit": DiffFit(
 """In the order in which they are attached: `full` comes first, since it finds parameters by their plain names."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Tuning:
     """All methods of a mask, attached to a U-Net.
 
     Attributes:
         parameters: every parameter to optimise, by name.
         attachments: by the method's name.
+        is_folded: whether the U-Net's layers are plain ones now.
     """
 
     parameters: Mapping[str, torch.nn.Parameter]
     attachments: Mapping[str, Attachment]
+    is_folded: bool = False
 
     @contextmanager
     def folded(self) -> Iterator[None]:
@@ -40,10 +42,14 @@ class Tuning:
         with ExitStack() as stack:
             for attachment in self.attachments.values():
                 stack.enter_context(attachment.folded())
+            self.is_folded = True
+            stack.callback(setattr, self, "is_folded", False)
             yield
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The plain U-Net's parameters that are functions of those that train, by dotted name; outside `folded`."""
+        """The plain U-Net's parameters that are functions of those that train, by dotted name; none while folded."""
+        if self.is_folded:
+            return {}
         return {name: tensor for one in self.attachments.values() for name, tensor in one.tensors().items()}
 
     def save(self, folder: Path) -> None:

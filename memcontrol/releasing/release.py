@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -35,6 +35,7 @@ from memcontrol.releasing.folder import ReleaseFolder
 from memcontrol.releasing.notes import data_note, mitigation_notes
 from memcontrol.releasing.saving import save as save_outcome
 from memcontrol.releasing.session import Session, Told, checked_processes
+from memcontrol.tracing import Traces
 
 PATIENCE = timedelta(hours=6)
 """How long processes wait for the first one, which alone looks and saves."""
@@ -226,5 +227,12 @@ def _started(session: Session, mask: Mask, overwrite: bool) -> Iterator[Checkpoi
     accelerator.end_training()
 
 
-def _tuned(session: Session, mask: Mask) -> AbstractContextManager[Tuning]:
-    return tuned(session.frozen.unet, mask.trained, Resources(session.frozen.cache, session.config.seed))
+@contextmanager
+def _tuned(session: Session, mask: Mask) -> Iterator[Tuning]:
+    """Inside, the mask trains; one process replays the U-Net as trials do, to the same bits."""
+    unet, resources = session.frozen.unet, Resources(session.frozen.cache, session.config.seed)
+    traces = Traces(unet)
+    with tuned(unet, mask.trained, resources) as tuning:
+        alone = session.accelerator.num_processes == 1
+        with traces.replayed(tuning.tensors) if alone else nullcontext():
+            yield tuning

@@ -192,10 +192,15 @@ def test_an_interrupted_save_leaves_nothing_to_be_read(network, tmp_path, monkey
 
 
 def test_workers_share_the_work(network, tmp_path, monkeypatch):
-    made = []
+    made, both_began = [], threading.Barrier(2)
 
     def slowly(weight, name):
-        made.append((name, threading.get_ident()))
+        own = threading.get_ident()
+        if own not in {worker for _, worker in made}:
+            made.append((name, own))
+            both_began.wait(timeout=60)  # a worker that is started late is waited for
+        else:
+            made.append((name, own))
         time.sleep(0.05)
         return decomposed(weight, name)
 

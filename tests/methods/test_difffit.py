@@ -109,6 +109,7 @@ def test_the_plain_tensors_are_those_of_folded_layers_and_have_gradients(unet, i
         shake(tuning.parameters)
         made = tuning.tensors()
         with tuning.folded():
+            assert tuning.tensors() == {}
             folded = {name: unet.get_parameter(name).detach() for name in made}
             found = torch.func.functional_call(unet, made, inputs, {"return_dict": False})[0]
         assert {*SCALED, f"{ATTENTION}.attn1.to_out.0.bias", f"{ATTENTION}.ff.net.2.bias"} == made.keys()

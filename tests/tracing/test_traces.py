@@ -285,6 +285,8 @@ def test_inside_what_is_folded_the_unet_is_as_it_is(method, at_once):
         with tuning.folded(), recorded.replayed():
             found = unet(*inputs, return_dict=False)
             again = unet(*inputs, return_dict=False)
+        with tuning.folded():
+            assert_same(unet(*inputs, return_dict=False), found)
         assert "forward" in vars(unet)
         torch.testing.assert_close(unet(*inputs, return_dict=False), found, rtol=1e-4, atol=1e-5)
     assert_same(again, found)
