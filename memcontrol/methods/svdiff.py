@@ -17,8 +17,6 @@ from memcontrol.errors import SpaceError
 from memcontrol.methods.attachment import LayersAttachment, Resources, Settings, Tunable, owner, replaced
 from memcontrol.methods.decompositions import Factors, matrix_shape, prepared
 
-STACKED = 2**16
-"""Numbers of a weight, at most, for it to be shifted together with others: what is larger takes its time by itself."""
 SHIFTED = (nn.Conv2d, nn.Linear, nn.GroupNorm, nn.LayerNorm)
 
 
@@ -180,10 +178,8 @@ class _Alike:
         factors = [layer.shift.factors for layer in layers.values()]
         parts = [[one.u for one in factors], [one.s for one in factors], [one.vh for one in factors]]
         parts.append([weight.reshape(matrix_shape(weight)) for weight in weights.values()])
-        # One alone is not copied: such layers are large.
-        stacked = [torch.stack(part) if len(part) > 1 else part[0][None] for part in parts]
         shapes = {name: weight.shape for name, weight in weights.items()}
-        return cls(shapes, tuple(layer.shift.shift for layer in layers.values()), *stacked)
+        return cls(shapes, tuple(layer.shift.shift for layer in layers.values()), *map(torch.stack, parts))
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Each weight's name, and the weight with shifted singular values, as `SpectralShift` gives it."""
@@ -205,7 +201,7 @@ class ShiftsAttachment(LayersAttachment):
     names: tuple[str, ...]
 
     def tensors(self) -> Mapping[str, torch.Tensor]:
-        """The shifted weights: those of small layers of one shape together, which saves most of the time."""
+        """The shifted weights: those of one shape together, which saves most of the time where layers are small."""
         return {name: weight for alike in self._stacks for name, weight in alike.weights()}
 
     @cached_property
@@ -214,9 +210,7 @@ class ShiftsAttachment(LayersAttachment):
         found: dict[tuple[object, ...], dict[str, ShiftedLayer]] = {}
         for name, layer in zip(self.names, self.layers, strict=True):
             weight = _original(layer.module)
-            alone = name if weight.numel() > STACKED else ""
-            key = (alone, matrix_shape(weight), weight.dtype)
-            found.setdefault(key, {})[name] = layer
+            found.setdefault((matrix_shape(weight), weight.dtype), {})[name] = layer
         return tuple(_Alike.of(layers) for layers in found.values())
 
 

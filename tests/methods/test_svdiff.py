@@ -233,9 +233,7 @@ def test_a_small_shift_is_felt_in_half_precision(form, kind, tolerance):
     assert ((moved * plain).sum() / plain.square().sum()).item() == pytest.approx(1.01, abs=tolerance * 0.1)
 
 
-@pytest.mark.parametrize("stacked", [0, svdiff.STACKED])
-def test_the_plain_weights_are_those_that_layers_have(unet, resources, monkeypatch, stacked):
-    monkeypatch.setattr(svdiff, "STACKED", stacked)
+def test_the_plain_weights_are_those_that_layers_have(unet, resources):
     names = shiftable(unet)
     with tuned(unet, [shifted(*names)], resources) as tuning:
         shake(tuning.parameters, 0.3)
