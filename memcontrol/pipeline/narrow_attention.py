@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 WIDTH = 8
 """Numbers of a token in a head, at most: PyTorch's fused attention is slow for fewer than a vector register holds."""
@@ -34,7 +35,9 @@ class NarrowAttention(AttnProcessor2_0):  # type: ignore[misc]
         given = hidden_states
         tokens = given.flatten(2).transpose(1, 2) if given.ndim == 4 else given
         told = tokens if encoder_hidden_states is None else encoder_hidden_states
-        if attention_mask is not None or not _is_simple(attn) or tokens.shape[1] * told.shape[1] > PAIRS:
+        mixed_precision = torch.is_autocast_enabled(tokens.device.type)
+        is_left = attention_mask is not None or not _is_simple(attn) or mixed_precision
+        if is_left or tokens.shape[1] * told.shape[1] > PAIRS:
             found: torch.Tensor = super().__call__(
                 attn, given, encoder_hidden_states, attention_mask, temb, *args, **kwargs
             )
@@ -62,10 +65,46 @@ def attended(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads:
     """
     images, tokens, numbers = query.shape
     queries, keys, values = (_in_heads(one, heads) for one in (query, key, value))
-    scale = (numbers // heads) ** -0.5
-    scores = torch.baddbmm(queries.new_empty(()), queries, keys.transpose(1, 2), beta=0, alpha=scale)
-    found = torch.bmm(values.transpose(1, 2), scores.softmax(dim=-1).transpose(1, 2))
-    return found.view(images, heads, -1, tokens).permute(0, 3, 1, 2).reshape(images, tokens, numbers)
+    found: torch.Tensor = _Mixture.apply(queries, keys, values, (numbers // heads) ** -0.5)[0]  # type: ignore[no-untyped-call]
+    # Tokens beside each other again: PyTorch would copy them for the layer after, and add its bias apart.
+    return found.view(images, heads, -1, tokens).permute(0, 3, 1, 2).reshape(images, tokens, numbers).contiguous()
+
+
+class _Mixture(torch.autograd.Function):
+    """Values mixed by attention, `(H, D, N)`, and its weights `(H, M, N)`, of all images' heads.
+
+    Autograd's own gradients have a head's few numbers as their last dimension, and copy the weights' to turn them.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        weights = _scaled(keys, queries.transpose(1, 2), scale).softmax(dim=1)
+        return torch.bmm(values.transpose(1, 2), weights), weights
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
+        *tensors, ctx.scale = inputs
+        ctx.save_for_backward(*tensors, output[1])
+        ctx.mark_non_differentiable(output[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, given: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        queries, keys, values, weights = ctx.saved_tensors
+        of_values = torch.bmm(given, weights.transpose(1, 2))
+        of_scores = torch._softmax_backward_data(torch.bmm(values, given), weights, 1, weights.dtype)
+        of_queries = _scaled(keys.transpose(1, 2), of_scores, ctx.scale)
+        of_keys = _scaled(queries.transpose(1, 2), of_scores.transpose(1, 2), ctx.scale)
+        return of_queries.transpose(1, 2), of_keys.transpose(1, 2), of_values.transpose(1, 2), None
+
+
+def _scaled(ones: torch.Tensor, others: torch.Tensor, scale: float) -> torch.Tensor:
+    """Batched products, times a number."""
+    return torch.baddbmm(ones.new_empty(()), ones, others, beta=0, alpha=scale)
 
 
 def attend_by_products(model: nn.Module) -> None:

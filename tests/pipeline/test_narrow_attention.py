@@ -56,6 +56,30 @@ def test_a_layer_gives_what_it_gave(settings, shape, told):
         torch.testing.assert_close(other(given, captions), own(given, captions), rtol=1e-5, atol=1e-5)
 
 
+def test_several_candidates_attend_at_once():
+    queries, keys = (torch.randn((3, 2, count, 16), requires_grad=True) for count in (6, 4))
+    together = torch.vmap(lambda query, key: attended(query, key, key, 2))(queries, keys)
+    apart = torch.stack([attended(query, key, key, 2) for query, key in zip(queries, keys, strict=True)])
+    torch.testing.assert_close(together, apart)
+    gradients = [torch.autograd.grad(one.square().sum(), [queries, keys]) for one in (together, apart)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_autocast_is_left_to_diffusers(monkeypatch):
+    own = layer()
+    attend_by_products(own)
+    tokens = torch.randn((2, 6, 16), requires_grad=True)
+    expected = torch.autograd.grad(own(tokens).square().sum(), tokens)
+    called, plain = [], AttnProcessor2_0.__call__
+    monkeypatch.setattr(
+        AttnProcessor2_0, "__call__", lambda self, *inputs, **others: called.append(1) or plain(self, *inputs, **others)
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = own(tokens).square().sum()
+    torch.testing.assert_close(torch.autograd.grad(mixed, tokens), expected, rtol=0.1, atol=0.05)
+    assert called
+
+
 @pytest.mark.parametrize(
     ("settings", "tokens", "masked"),
     [({}, 65, False), ({}, 6, True), ({"qk_norm": "layer_norm"}, 6, False)],

@@ -52,6 +52,20 @@ def test_every_other_layer_stays(layer):
     assert not multiplies(layer)
 
 
+def test_what_makes_tokens_lays_them_out_as_tokens(tiny):
+    makes_tokens = copy.deepcopy(tiny.unet.down_blocks[0].attentions[0].proj_in).requires_grad_()
+    makes_images = copy.deepcopy(makes_tokens)
+    multiply_pointwise(makes_images)
+    given = torch.randn((3, makes_tokens.in_channels, 4, 4), requires_grad=True)
+    results = []
+    for layer in (makes_tokens, makes_images):
+        made = layer(given)
+        results.append((made, *torch.autograd.grad(made.square().sum(), [given, *layer.parameters()])))
+    for tokens, image in zip(*results, strict=True):
+        torch.testing.assert_close(tokens, image, rtol=1e-5, atol=1e-5)
+    assert [made.permute(0, 2, 3, 1).is_contiguous() for made, *_ in results] == [True, False]
+
+
 def test_a_pipelines_unet_multiplies_and_predicts_what_it_did(tiny):
     convolving = copy.deepcopy(tiny.unet)
     layers = [module for module in convolving.modules() if multiplies(module)]
