@@ -54,6 +54,20 @@ def test_membership_is_of_training_against_held_out_images(scores, attacker, lab
     assert "12 non-members cannot show" in (scores["membership_tpr1@pia"].note or "")
 
 
+@pytest.mark.parametrize(("names", "nonmembers"), [(NAMES[:1], 32), (NAMES[:2], 40)], ids=["area", "rare alarms"])
+def test_an_area_alone_needs_few_nonmembers(laboratory, names, nonmembers):
+    few = Attacker(
+        laboratory.frozen,
+        laboratory.dataset,
+        laboratory.scorer.real,
+        names,
+        config=AttackConfig(images=40),
+        sampling=SAMPLING,
+        seed=3,
+    )
+    assert few()["membership_auc@pia"].n == 8 + nonmembers
+
+
 def test_noise_magnitude_is_the_mean_over_training_images_and_of_the_caption_with_most(scores, laboratory):
     means = noise_magnitudes(laboratory.frozen, laboratory.dataset.training, seed=3).mean(axis=1)
     assert scores["noise_magnitude@unet"].value == pytest.approx(means.mean())
