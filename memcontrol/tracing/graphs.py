@@ -91,7 +91,8 @@ def passes(joint: fx.GraphModule, wanted: Sequence[int]) -> Passes:
         if node in needed and not after.isdisjoint(node.all_input_nodes):
             after.add(node)
     before = [node for node in joint.graph.nodes if node not in after and (node in needed or node.op == "placeholder")]
-    kept = [node for node in before if node in asked or any(user in after for user in node.users)]
+    wanted_themselves = set(asked)
+    kept = [node for node in before if node in wanted_themselves or not after.isdisjoint(node.users)]
     forward, backward = fx.Graph(), fx.Graph()
     copies = _copied(before, forward, {})
     forward.output((copies[predicted], *(copies[node] for node in kept)))
