@@ -29,8 +29,10 @@ from memcontrol.score.value import Score
 
 Float64 = NDArray[np.float64]
 NONMEMBERS = 4
-"""For each member, at most, where rare false positives are not asked for. By DeLong's variance, any number of them would make
-the interval of an AUC a tenth narrower at most."""
+"""For each member, at most, where rare false positives are not asked for.
+
+By DeLong's variance, however many more would make the interval of an AUC a tenth narrower.
+"""
 FALSE_POSITIVES = {"membership_tpr1": 0.01, "membership_tpr01": 0.001}
 
 

@@ -6,6 +6,7 @@ import torch
 
 from memcontrol.config import RunConfig
 from memcontrol.groups import ParameterGroup
+from memcontrol.study.candidate import Candidate
 from memcontrol.study.trial import Evaluation, Laboratory, OnStep
 
 FREEZE = "freeze"
@@ -37,8 +38,26 @@ def score_reference(name: str, laboratory: Laboratory, on_step: OnStep) -> list[
     if name == FREEZE:
         return [(None, laboratory.untuned(on_step))]
     rate = float(name.removeprefix(f"{FULL}-"))
-    whole = everything(laboratory.frozen.unet)
-    return [(rate, laboratory.evaluate((whole,), rate, s, on_step)) for s in trajectory_steps(laboratory.config)]
+    whole = whole_model(laboratory)
+    return [(rate, laboratory.evaluate(whole, rate, s, on_step)) for s in trajectory_steps(laboratory.config)]
+
+
+def whole_model(laboratory: Laboratory) -> tuple[ParameterGroup, ...]:
+    """All that the U-Net has: in the candidates' groups where these are all of it, so that one of them is the same."""
+    whole, space = everything(laboratory.frozen.unet), laboratory.candidates
+    groups = space.trained([1] * len(space.groups))
+    plain = all(group.method == "full" and not group.settings for group in groups)
+    same = {name for group in groups for name in group.parameters} == set(whole.parameters)
+    return groups if plain and same else (whole,)
+
+
+def as_candidate(laboratory: Laboratory, rate: float, steps: int) -> Candidate | None:
+    """The candidate that trains as full fine-tuning's reference does; None where no mask of the space trains all."""
+    space = laboratory.candidates
+    every = (1,) * len(space.groups)
+    if whole_model(laboratory) != space.trained(every):
+        return None
+    return Candidate(every, rate, steps, space.mitigations.middle)
 
 
 def everything(unet: torch.nn.Module) -> ParameterGroup:

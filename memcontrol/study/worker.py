@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +25,7 @@ from memcontrol.study.ledger import Ledger, TrialWork, open_ledger
 from memcontrol.study.pictures import beside_training
 from memcontrol.study.placement import loaded_for_good, take_device
 from memcontrol.study.reference_study import ReferenceWork
-from memcontrol.study.references import reference_names, score_reference
+from memcontrol.study.references import as_candidate, reference_names, score_reference
 from memcontrol.study.rungs import Record
 from memcontrol.study.telling import Teller
 from memcontrol.study.trial import Evaluation, Laboratory, OnStep, Reached
@@ -82,6 +83,7 @@ class Worker:
         self.laboratory, self.folder = laboratory, folder
         self.ledger: Ledger = open_ledger(laboratory, folder, execution)
         self.teller = Teller(folder, number, listener)
+        self._known: dict[Candidate, Evaluation] = {}
 
     def run(self) -> None:
         """Score references, then trials, until none is left or another worker could still free one."""
@@ -117,9 +119,21 @@ class Worker:
             self.ledger.write_reference(work, [], 0, why)
             self.teller.finished(name, None, began, why)
             return
+        self._know(scored)
         points = [_point(rate, evaluation) for rate, evaluation in scored]
         counts = self.ledger.write_reference(work, points, round(time.monotonic() - began, 2))
         self.teller.finished(name, None, began, None if counts else DROPPED)
+
+    def _know(self, scored: Sequence[tuple[float | None, Evaluation]]) -> None:
+        """Remember what a reference scored that is a candidate to come as well, which is then not trained again.
+
+        Where candidates are judged at rungs it is: others are compared with what it scores there.
+        """
+        expected = () if self.laboratory.config.search.rungs else self.ledger.proposer.space.baselines()
+        for rate, evaluation in scored:
+            candidate = None if rate is None else as_candidate(self.laboratory, rate, evaluation.steps)
+            if candidate is not None and candidate in expected:
+                self._known[candidate] = evaluation
 
     def _score_trial(self, work: TrialWork) -> None:
         began, name = time.monotonic(), f"trial {work.number}"
@@ -157,6 +171,8 @@ class Worker:
         judge: TrialJudge,
         kept: KeptTraining | None,
     ) -> Evaluation:
+        if candidate in self._known:
+            return self._known.pop(candidate)
         groups = self.ledger.proposer.space.trained(candidate.levels)
         return self.laboratory.evaluate(
             groups, candidate.learning_rate, candidate.steps, told, mitigations=plan, judge=judge, kept=kept

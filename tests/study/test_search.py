@@ -373,3 +373,21 @@ def test_reward_weighs_minimised_values_by_their_scales():
     scores = {"fd@pixels": Score(8.0, 7, 9, 8, "lower"), "amd@pixels": Score(0.3, 0.2, 0.4, 8, "higher")}
     assert reward(scores, {"fd@pixels": 4.0, "amd@pixels": 0.1}, (0.5, 0.25)) == pytest.approx(-0.5 * 2 + 0.25 * 3)
     assert reward(scores, None, (0.5, 0.5)) is None
+
+
+def test_what_a_reference_trained_is_not_trained_again(config, tmp_path, monkeypatch):
+    trained, evaluate = [], Laboratory.evaluate
+
+    def watched(self, groups, rate, steps, *others, **named):
+        trained.append((len(groups), rate, steps))
+        return evaluate(self, groups, rate, steps, *others, **named)
+
+    monkeypatch.setattr(Laboratory, "evaluate", watched)
+    run = searched(other(config, space="stage-kinds", search={"budget": 2}), tmp_path / "run")
+    first, second = rows(run.folder)
+    assert set(first["mask"]) == {"1"}
+    assert trained == [(len(first["mask"]), 0.001, 6), (second["mask"].count("1"), float(second["learning_rate"]), 6)]
+    (point,) = run.front["references"]["full-0.001"]
+    for name, score in point["scores"].items():
+        assert float(first[name]) == score["value"]
+    assert run.folder.samples(0).exists()

@@ -15,7 +15,14 @@ from memcontrol.errors import DivergedError, MemControlError
 from memcontrol.groups import ParameterGroup, weights_fingerprint
 from memcontrol.pipeline import LatentPipeline
 from memcontrol.score import Score
-from memcontrol.study.references import everything, score_reference, trajectory_steps
+from memcontrol.study.candidate import Candidate
+from memcontrol.study.references import (
+    as_candidate,
+    everything,
+    score_reference,
+    trajectory_steps,
+    whole_model,
+)
 from memcontrol.study.trial import Laboratory, flattened
 from memcontrol.tracing import traces
 
@@ -168,8 +175,22 @@ def test_each_point_of_a_trajectory_is_a_training_of_its_own(laboratory):
     assert [rate for rate, _ in points] == [0.005] * len(points)
     steps = [evaluation.steps for _, evaluation in points]
     assert steps == list(trajectory_steps(laboratory.config))
-    alone = laboratory.evaluate((everything(laboratory.frozen.unet),), 0.005, steps[-1], silent)
+    alone = laboratory.evaluate(whole_model(laboratory), 0.005, steps[-1], silent)
     assert points[-1][1].scores == alone.scores
+
+
+def test_full_fine_tuning_is_the_candidate_that_trains_all(laboratory):
+    elsewhere = other(laboratory, space="stage-kinds")
+    every = (1,) * len(elsewhere.candidates.groups)
+    assert whole_model(elsewhere) == elsewhere.candidates.trained(every)
+    assert as_candidate(elsewhere, 0.005, 6) == Candidate(every, 0.005, 6)
+
+
+@pytest.mark.parametrize("space", ["attention-blocks", "lora-blocks"])
+def test_where_no_candidate_trains_all_the_reference_is_its_own(laboratory, space):
+    elsewhere = other(laboratory, space=space)
+    assert whole_model(elsewhere) == (everything(elsewhere.frozen.unet),)
+    assert as_candidate(elsewhere, 0.005, 6) is None
 
 
 def test_faces_are_compared_with_other_people_and_with_other_photos_of_the_same_people(laboratory):
