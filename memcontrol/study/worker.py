@@ -144,7 +144,10 @@ class Worker:
                 plan = self.ledger.proposer.space.plan(work.candidate)
                 kept = self._kept(work, plan)
                 told = _heard(self.teller.progress(name), beat)
-                evaluation = self._evaluated(work.candidate, told, plan=plan, judge=judge, kept=kept)
+                if (evaluation := self._known.pop(work.candidate, None)) is None:
+                    evaluation = self._evaluated(work.candidate, told, plan=plan, judge=judge, kept=kept)
+                else:
+                    self.teller.said(name, "is full fine-tuning as a reference trained it: its scores are taken over")
                 self._draw(work, evaluation)
                 self._upload(work)
         except KeyboardInterrupt:
@@ -171,8 +174,6 @@ class Worker:
         judge: TrialJudge,
         kept: KeptTraining | None,
     ) -> Evaluation:
-        if candidate in self._known:
-            return self._known.pop(candidate)
         groups = self.ledger.proposer.space.trained(candidate.levels)
         return self.laboratory.evaluate(
             groups, candidate.learning_rate, candidate.steps, told, mitigations=plan, judge=judge, kept=kept

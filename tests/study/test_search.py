@@ -391,3 +391,4 @@ def test_what_a_reference_trained_is_not_trained_again(config, tmp_path, monkeyp
     for name, score in point["scores"].items():
         assert float(first[name]) == score["value"]
     assert run.folder.samples(0).exists()
+    assert any("its scores are taken over" in event.text for event in run.events if isinstance(event, Note))
