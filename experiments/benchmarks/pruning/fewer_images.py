@@ -204,9 +204,7 @@ def table(options: argparse.Namespace) -> None:
                 "candidates of both": len(common),
             }
         )
-    means = {
-        name: interval(np.array([row[name] for row in rows], dtype=np.float64)) for name in rows[0] if name != "seed"
-    }
+    means = {name: interval(np.array([row[name] for row in rows], dtype=np.float64)) for name in shares}
     (options.out / "searches_of_fewer_images.json").write_text(
         json.dumps({"seeds": rows, "means": means}, indent=1) + "\n"
     )

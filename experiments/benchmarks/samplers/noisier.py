@@ -74,8 +74,9 @@ def measured(options: argparse.Namespace, known: tuple[Floats, Floats]) -> Itera
             on = table_problem(repetition) if name == BRAIN else SYNTHETIC[name].draw(repetition)
             line: Line = {"problem": name, "repetition": repetition}
             for kind, seen in (("256", on), ("128", noisier(on, repetition, known, table=name == BRAIN))):
-                budget = LONGER if kind == "128" else BUDGET
-                line[kind] = replay(seen, strategy(STRATEGY, seen, repetition), budget, 0)["delivered"]
+                budgets = (BUDGET, LONGER) if kind == "128" else (BUDGET,)
+                shares = replay(seen, strategy(STRATEGY, seen, repetition), budgets[-1], 0)["delivered"]
+                line[kind] = {budget: shares[budget - 1] for budget in budgets}
             yield line
 
 
@@ -86,7 +87,7 @@ def table(lines: list[Line]) -> None:
     for title, problems in names.items():
         some = [line for line in lines if line["problem"] in problems]
         whole, half, longer = (
-            np.array([line[kind][at - 1] for line in some])
+            np.array([line[kind][str(at)] for line in some])
             for kind, at in (("256", BUDGET), ("128", BUDGET), ("128", LONGER))
         )
         cells = [f"{whole.mean():.4f}", f"{half.mean():.4f}", told(half - whole), f"{longer.mean():.4f}"]
@@ -106,9 +107,9 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     known = differences()
     print("standard deviations of log fd and copy_gap, 128 images less 256:", known[1].std(axis=0).round(5))
-    lines = list(measured(options, known))
-    (HERE / "noisier.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    table(lines)
+    file = HERE / "noisier.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in measured(options, known)))
+    table([json.loads(line) for line in file.read_text().splitlines()])
 
 
 if __name__ == "__main__":
