@@ -8,8 +8,8 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any, Protocol
 
@@ -32,17 +32,16 @@ class _Stopped:
     reason: str
 
 
-@dataclass(eq=False)
+@dataclass
 class _Worker:
     """A place for a process, and the process that has it.
 
-    Each has pipes of its own: one that is killed while it speaks takes no other's voice.
+    Each has a pipe of its own: one that is killed while it speaks takes no other's voice.
     """
 
     number: int
     device: str
     process: Any
-    orders: Any
     events: Any
     replaced: int = 0
 
@@ -53,12 +52,6 @@ class _Worker:
             self.hang_up()
         return self.events is None and not self.process.is_alive()
 
-    def told(self, order: Any) -> None:
-        """Give the process its order; one that has died meanwhile is found to have."""
-        with suppress(BrokenPipeError):
-            self.orders.send(order)
-        self.orders.close()
-
     def hang_up(self) -> None:
         """Expect no more of the process."""
         self.events.close()
@@ -66,27 +59,26 @@ class _Worker:
         self.process.join(timeout=20)
 
 
-@dataclass
-class Crew:
-    """Processes that wait for an order."""
+def run_processes(
+    work: Work, order: Any, devices: list[str], listener: Listener, *, replacements: int | None = None
+) -> None:
+    """Run `work(order, number, device, listener)` in a new process for each device, until all have ended.
 
-    work: Work
-    workers: list[_Worker] = field(default_factory=list)
+    Args:
+        replacements: how often a process that dies is replaced in each place, the others going on; None has all stop
+            where one dies.
 
-    def run(self, order: Any, listener: Listener, *, replacements: int | None = None) -> None:
-        """Run `work(order, number, device, listener)` in each process, until all have ended.
-
-        Args:
-            replacements: how often a process that dies is replaced in each place, the others going on; None has all
-                stop where one dies.
-
-        Raises:
-            RunError: a worker ended with an error, or died and was not replaced. KeyboardInterrupt passes through.
-        """
-        workers = self.workers
+    Raises:
+        RunError: a worker ended with an error, or died and was not replaced. KeyboardInterrupt passes through once all
+            workers have stopped.
+    """
+    context = multiprocessing.get_context("spawn")
+    workers: list[_Worker] = []
+    try:
+        for number, device in enumerate(devices):
+            process, events = _started(context, work, order, number, device)
+            workers.append(_Worker(number, device, process, events))
         with _remembered_interrupts() as interrupted:
-            for worker in workers:
-                worker.told(order)
             over: list[_Worker] = []
             while len(over) < len(workers):
                 if interrupted.is_set():
@@ -98,44 +90,20 @@ class Crew:
                         raise _died(worker)
                     if worker.replaced < replacements:
                         listener(Note(f"{_ending(worker)}: another takes its place"))
-                        place = workers.index(worker)
-                        workers[place] = _started(self.work, worker.number, worker.device, worker.replaced + 1)
-                        workers[place].told(order)
+                        worker.process, worker.events = _started(context, work, order, worker.number, worker.device)
+                        worker.replaced += 1
                         over.remove(worker)
             if all(worker.process.exitcode for worker in workers):
                 raise _died(workers[-1])
-
-
-@contextmanager
-def crew(work: Work, devices: list[str]) -> Iterator[Crew]:
-    """A new process for each device, which loads what it works with while its order is being made.
-
-    All have stopped at the end.
-    """
-    found = Crew(work)
-    try:
-        for number, device in enumerate(devices):
-            found.workers.append(_started(work, number, device))
-        yield found
     finally:
-        _stop([worker.process for worker in found.workers])
+        _stop([worker.process for worker in workers])
 
 
-def run_processes(
-    work: Work, order: Any, devices: list[str], listener: Listener, *, replacements: int | None = None
-) -> None:
-    """`Crew.run` of a new crew."""
-    with crew(work, devices) as workers:
-        workers.run(order, listener, replacements=replacements)
-
-
-def _started(work: Work, number: int, device: str, replaced: int = 0) -> _Worker:
-    """A running process, the end of a pipe where its order goes in, and of one where its events come out."""
-    context = multiprocessing.get_context("spawn")
-    heard, orders = context.Pipe(duplex=False)
+def _started(context: Any, work: Work, order: Any, number: int, device: str) -> tuple[Any, Any]:
+    """A running process, and the end of a pipe where its events come out."""
     events, voice = context.Pipe(duplex=False)
     own, environment = placed(device, os.environ)
-    process = context.Process(target=_in_process, args=(work, number, own, heard, voice), daemon=True)
+    process = context.Process(target=_in_process, args=(work, order, number, own, voice), daemon=True)
     # A new process inherits the block, so that Ctrl-C does not end it with a traceback before it can ignore it.
     unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -143,9 +111,8 @@ def _started(work: Work, number: int, device: str, replaced: int = 0) -> _Worker
             process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-        heard.close()
         voice.close()
-    return _Worker(number, device, process, orders, events, replaced)
+    return process, events
 
 
 def _listen(workers: list[_Worker], listener: Listener) -> None:
@@ -171,7 +138,7 @@ def _died(worker: _Worker) -> RunError:
     return RunError(f"{_ending(worker)}; finished trials are kept: run the same command again to go on")
 
 
-def _in_process(work: Work, number: int, device: str, orders: Any, voice: Any) -> None:
+def _in_process(work: Work, order: Any, number: int, device: str, voice: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launching process hears Ctrl-C and stops its workers
     launcher, told_to_stop = multiprocessing.parent_process(), threading.Event()
 
@@ -193,7 +160,7 @@ def _in_process(work: Work, number: int, device: str, orders: Any, voice: Any) -
     sys.unraisablehook = _but_for_interrupts
 
     try:
-        work(_order(orders), number, device, tell)
+        work(order, number, device, tell)
     except MemControlError as error:
         voice.send(_Stopped(str(error)))
     except OSError as error:
@@ -205,14 +172,6 @@ def _in_process(work: Work, number: int, device: str, orders: Any, voice: Any) -
         pass
     finally:
         voice.close()
-
-
-def _order(orders: Any) -> Any:
-    """What the launching process sends."""
-    try:
-        return orders.recv()
-    except (EOFError, OSError) as error:  # it has none, or was killed
-        raise KeyboardInterrupt from error
 
 
 @contextmanager

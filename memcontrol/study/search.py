@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from memcontrol.study.execution import Execution
 from memcontrol.study.launching import sole_launch
 from memcontrol.study.ledger import Ledger, open_ledger
 from memcontrol.study.placement import take_device, worker_devices
-from memcontrol.study.processes import crew
+from memcontrol.study.processes import run_processes
 from memcontrol.study.results import write_results, write_trials
 from memcontrol.study.shared import RETRIES
 from memcontrol.study.trial import Laboratory
@@ -95,28 +95,18 @@ def search(
     }
     config = _changed(config or RunConfig(), sections)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    devices, execution = worker_devices(workers), execution or Execution(study)
+    devices = worker_devices(workers)
     take_device(devices[0])
-    apart = cluster is None and (len(devices) > 1 or execution.trial_timeout_s is not None)
-    # Its processes load what they need while this one looks at what is to be done.
-    with crew(run_worker, devices if apart else []) as processes:
-        laboratory = Laboratory(config, cache=Cache(default_cache_folder()), device=devices[0])
-        folder = RunFolder(Path(out or default_folder(config, execution)))
-        folder.prepare()
-        if execution.artifacts is not None:
-            artifact_store(execution.artifacts)
-
-        def work(order: WorkOrder, watch: Listener) -> None:
-            if cluster is not None:
-                run_on_cluster(cluster, run_worker, order, len(devices), watch)
-            elif apart:
-                processes.run(order, watch, replacements=RETRIES)
-            else:
-                Worker(laboratory, folder, 0, watch, execution).run()
-
-        # Where hosts share a study, each writes what the study says; none is the only one.
-        with nullcontext() if execution.shared else sole_launch(folder, "search"):
-            return _search(laboratory, folder, work, workers=len(devices), execution=execution, listener=listener)
+    cache = Cache(default_cache_folder())
+    laboratory = Laboratory(config, cache=cache, device=devices[0])
+    execution = execution or Execution(study)
+    folder = RunFolder(Path(out or default_folder(config, execution)))
+    folder.prepare()
+    if execution.artifacts is not None:
+        artifact_store(execution.artifacts)
+    # Where hosts share a study, each writes what the study says; none is the only one.
+    with nullcontext() if execution.shared else sole_launch(folder, "search"):
+        return _search(laboratory, folder, devices=devices, execution=execution, cluster=cluster, listener=listener)
 
 
 def _changed(config: RunConfig, sections: dict[str, dict[str, object]]) -> RunConfig:
@@ -135,17 +125,17 @@ def _changed(config: RunConfig, sections: dict[str, dict[str, object]]) -> RunCo
 def _search(
     laboratory: Laboratory,
     folder: RunFolder,
-    work: Callable[[WorkOrder, Listener], None],
     *,
-    workers: int,
+    devices: Sequence[str],
     execution: Execution,
+    cluster: Cluster | None,
     listener: Listener,
 ) -> SearchResult:
     ledger = open_ledger(laboratory, folder, execution)
     ledger.release_stale()
     ledger.announce(laboratory.config.scoring.objectives)
     write_atomically(folder.config, laboratory.config.to_yaml())
-    for text in (*laboratory.notes, _plan(laboratory, ledger, workers)):
+    for text in (*laboratory.notes, _plan(laboratory, ledger, len(devices))):
         listener(Note(text))
 
     def watch(event: Event) -> None:
@@ -154,7 +144,13 @@ def _search(
             write_trials(laboratory, ledger, folder)
 
     try:
-        work(WorkOrder(laboratory.config, folder.path, laboratory.frozen.cache.folder, execution), watch)
+        order = WorkOrder(laboratory.config, folder.path, laboratory.frozen.cache.folder, execution)
+        if cluster is not None:
+            run_on_cluster(cluster, run_worker, order, len(devices), watch)
+        elif len(devices) == 1 and execution.trial_timeout_s is None:
+            Worker(laboratory, folder, 0, watch, execution).run()
+        else:
+            run_processes(run_worker, order, list(devices), watch, replacements=RETRIES)
     finally:
         ledger.write_references()
         front = write_results(laboratory, ledger, folder)

@@ -10,7 +10,7 @@ import pytest
 from memcontrol.errors import RunError
 from memcontrol.study.events import Finished, Note, Progress
 from memcontrol.study.placement import placed, worker_devices
-from memcontrol.study.processes import crew, run_processes
+from memcontrol.study.processes import run_processes
 
 
 def report(order, number, device, listener):
@@ -55,23 +55,6 @@ def test_events_of_all_workers_arrive():
             Progress(number, "work", "tune", 1, 2),
             Finished(number, "work", number, 0.5, scores={"fd@pixels": 1.0}),
         ]
-
-
-def test_a_crew_that_gets_no_order_is_stopped_without_a_word(capfd):
-    with pytest.raises(RunError, match="no such data"), crew(report, ["cpu", "cpu"]) as workers:
-        raise RunError("no such data")
-    assert not any(worker.process.is_alive() for worker in workers.workers)
-    assert capfd.readouterr().err == ""
-
-
-def test_who_dies_before_the_order_comes_is_replaced_as_any_other():
-    heard = []
-    with crew(report, ["cpu"]) as workers:
-        workers.workers[0].process.kill()
-        workers.workers[0].process.join()
-        workers.run("order", heard.append, replacements=1)
-    notes = [event.text for event in heard if isinstance(event, Note)]
-    assert notes == ["worker 0 ended with exit code -9: another takes its place", "order 0 cpu"]
 
 
 def test_a_workers_error_stops_all_and_is_raised_with_its_reason(tmp_path):
