@@ -31,7 +31,8 @@ Float64 = NDArray[np.float64]
 NONMEMBERS = 4
 """For each member, at most, where rare false positives are not asked for.
 
-By DeLong's variance, however many more would make the interval of an AUC a tenth narrower.
+By DeLong's variance, where the scores of both vary alike, however many more would make the interval of an AUC a tenth
+narrower.
 """
 FALSE_POSITIVES = {"membership_tpr1": 0.01, "membership_tpr01": 0.001}
 

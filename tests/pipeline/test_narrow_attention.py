@@ -65,6 +65,13 @@ def test_several_candidates_attend_at_once():
     torch.testing.assert_close(*gradients)
 
 
+def test_a_second_derivative_is_refused_rather_than_wrong():
+    tokens = torch.randn((2, 6, 16), requires_grad=True)
+    (gradient,) = torch.autograd.grad(attended(tokens, tokens, tokens, 2).square().sum(), tokens, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 def test_autocast_is_left_to_diffusers(monkeypatch):
     own = layer()
     attend_by_products(own)
